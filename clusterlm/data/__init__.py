@@ -1,0 +1,1 @@
+"""One node, no torch: sources -> tokenizer -> encode -> pack -> cache. `preprocess.py` is the page to start at."""

@@ -1,0 +1,224 @@
+"""Where everything of a run lies. The run directory is the only seam between the rooms.
+
+    <runs_dir>/<run>/
+      job.yaml  spec.json  lock.json       what was asked, as written and as resolved
+      preprocess.sbatch  train.sbatch      what was submitted     preprocess.sh  torchrun.sh  what a node runs
+      deepspeed.json  secrets.json         0600
+      events.jsonl                         append-only; a run's history is a fold of it
+      supervisor.json                      heartbeat of the batch step, with what it sees of the nodes
+      cancel.json                          somebody asked for the end of the run
+      LEASE                                the attempt that may write
+      attempts/<n>/  preprocess/<n>/       one folder an attempt of the training, of the preprocessing
+        logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
+        progress.json  stop.json  abort.json  wiring.json  exit.json
+      metrics.jsonl  checkpoints/  model/  submitit/
+
+Knows names and nothing of their content.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Phase = Literal["preprocess", "train"]
+PHASES: tuple[Phase, ...] = ("preprocess", "train")
+
+PRIVATE_DIR = 0o700
+
+
+def runs_dir() -> Path:
+    """`$CLUSTERLM_RUNS_DIR`, else the XDG data folder: the same from whatever folder one asks."""
+    return _folder("CLUSTERLM_RUNS_DIR", "XDG_DATA_HOME", ".local/share", "runs")
+
+
+def cache_dir() -> Path:
+    """`$CLUSTERLM_CACHE_DIR`, else the XDG cache folder; prepared data lies here by fingerprint."""
+    return _folder("CLUSTERLM_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "data")
+
+
+def _folder(own: str, xdg: str, fallback: str, leaf: str) -> Path:
+    if os.environ.get(own):
+        return Path(os.environ[own]).expanduser().absolute()
+    base = Path(os.environ.get(xdg) or Path.home() / fallback)
+    return base.expanduser().absolute() / "clusterlm" / leaf
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """One attempt of one phase."""
+
+    root: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.root.name)
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def exits(self) -> Path:
+        return self.root / "exits"
+
+    @property
+    def heartbeats(self) -> Path:
+        return self.root / "heartbeats"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.json"
+
+    @property
+    def stop(self) -> Path:
+        """Ask to save and end; carries a reason."""
+        return self.root / "stop.json"
+
+    @property
+    def abort(self) -> Path:
+        """Ask to end at once: the attempt is lost."""
+        return self.root / "abort.json"
+
+    @property
+    def wiring(self) -> Path:
+        return self.root / "wiring.json"
+
+    @property
+    def exit(self) -> Path:
+        return self.root / "exit.json"
+
+    def rank_log(self, rank: int) -> Path:
+        return self.logs / f"rank{rank}.log"
+
+    def node_log(self, node_rank: int) -> Path:
+        return self.logs / f"node{node_rank}.log"
+
+    def rank_exit(self, rank: int) -> Path:
+        return self.exits / f"rank{rank}.json"
+
+    def node_heartbeat(self, node_rank: int) -> Path:
+        return self.heartbeats / f"node{node_rank}.json"
+
+    def make(self) -> None:
+        """Make the folders; an attempt number is used once, so an existing root is a bug."""
+        self.root.mkdir(parents=True, mode=PRIVATE_DIR)
+        for folder in (self.logs, self.exits, self.heartbeats):
+            folder.mkdir(mode=PRIVATE_DIR)
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One run."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def job_yaml(self) -> Path:
+        return self.root / "job.yaml"
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.root / "supervisor.json"
+
+    @property
+    def cancel(self) -> Path:
+        return self.root / "cancel.json"
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "LEASE"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets.json"
+
+    @property
+    def deepspeed(self) -> Path:
+        return self.root / "deepspeed.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def submitit(self) -> Path:
+        return self.root / "submitit"
+
+    def sbatch(self, phase: Phase) -> Path:
+        return self.root / f"{phase}.sbatch"
+
+    def node_script(self, phase: Phase) -> Path:
+        return self.root / ("torchrun.sh" if phase == "train" else "preprocess.sh")
+
+    def attempts(self, phase: Phase) -> Path:
+        return self.root / ("attempts" if phase == "train" else "preprocess")
+
+    def attempt(self, phase: Phase, number: int) -> AttemptPaths:
+        return AttemptPaths(self.attempts(phase) / str(number))
+
+    def attempt_numbers(self, phase: Phase) -> list[int]:
+        """Numbers of the attempts made so far, ascending."""
+        folder = self.attempts(phase)
+        if not folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+@dataclass(frozen=True)
+class CachePaths:
+    """The prepared data of one fingerprint; shared by every run that asks for the same."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, fingerprint: str) -> CachePaths:
+        return cls(cache_dir() / fingerprint)
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def ready(self) -> Path:
+        """Written last; without it nothing here may be used."""
+        return self.root / "READY"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def claim(self) -> Path:
+        """Beside the folder, so that it exists before: which job is preparing this fingerprint."""
+        return self.root.with_name(f"{self.root.name}.claim.json")
+
+    @property
+    def lock(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.lock")

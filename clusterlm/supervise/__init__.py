@@ -1,0 +1,1 @@
+"""The batch step on the head node: observe -> judge -> act, one attempt after another."""

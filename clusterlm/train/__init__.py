@@ -1,0 +1,1 @@
+"""The GPU nodes: model, blocks, callbacks, loop. `loop.py` is the page to start at."""
