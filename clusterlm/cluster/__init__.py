@@ -1,1 +1,1 @@
-"""The login side: submits, reads and cancels. Never imports torch, never decides a state by itself."""
+"""The login side: submits, reads and cancels. Never imports torch, decides no state itself."""

@@ -1,0 +1,207 @@
+"""States of a run, causes of an end, and what each of them allows. One table, one place.
+
+A cause is read off evidence (a record, a log line, a silent node). What may follow from it is
+written beside it, so that `judge` stays a list of questions and not of special cases.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class State(str, Enum):
+    """State of a run, as `status` shows it."""
+
+    PENDING = "PENDING"
+    PREPROCESSING = "PREPROCESSING"
+    STARTING = "STARTING"
+    TRAINING = "TRAINING"
+    STALLED = "STALLED"
+    RETRYING = "RETRYING"
+    STOPPING = "STOPPING"
+    DONE = "DONE"
+    STOPPED = "STOPPED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing changes any more unless somebody resumes. UNKNOWN is blind, never an end."""
+        return self in (State.DONE, State.STOPPED, State.CANCELLED)
+
+
+class Restart(Enum):
+    """What a cause allows."""
+
+    FREE = "a stop from outside: resume, costs no attempt"
+    WHILE_PROGRESS = "retry while checkpoints advance"
+    ONCE = "one confirmation, then stop: a second try costs GPU hours and ends the same"
+    NEVER = "stop at once"
+
+
+class Cause(Enum):
+    """Why an attempt or a run ended: words for people, what may follow, what to do."""
+
+    DONE = ("done", Restart.NEVER, "")
+    CANCELLED = ("cancelled", Restart.NEVER, "go on with: clusterlm resume {run}")
+    TIME_LIMIT = (
+        "the job reached its time limit",
+        Restart.FREE,
+        "go on with: clusterlm resume {run}",
+    )
+    PREEMPTED = (
+        "the scheduler took the nodes away",
+        Restart.FREE,
+        "go on with: clusterlm resume {run}",
+    )
+    RANK_FAILED = (
+        "a rank ended with an error",
+        Restart.WHILE_PROGRESS,
+        "read its log: clusterlm logs {run} --rank {rank}",
+    )
+    RANK_KILLED = (
+        "a rank was killed by a signal",
+        Restart.WHILE_PROGRESS,
+        "often the host's memory: look at resources.mem, or who sent the signal on {host}",
+    )
+    USER_ERROR = (
+        "the program has an error that a restart does not change",
+        Restart.ONCE,
+        "mend what the traceback names, then: clusterlm resume {run}",
+    )
+    NOT_FINITE = (
+        "the loss is no longer a number",
+        Restart.ONCE,
+        "lower train.learning_rate, lengthen train.warmup, or look for bad records; "
+        "then: clusterlm resume {run}",
+    )
+    GPU_MEMORY = (
+        "a GPU ran out of memory",
+        Restart.ONCE,
+        "lower train.micro_batch_size, switch on train.activation_checkpointing, "
+        "or use a higher deepspeed stage; then submit under a new name",
+    )
+    HOST_MEMORY = (
+        "a node ran out of memory",
+        Restart.ONCE,
+        "raise resources.mem, or lower what each rank loads; then submit under a new name",
+    )
+    DISK_FULL = (
+        "no space left on a disk",
+        Restart.ONCE,
+        "free space where the run lies, then: clusterlm resume {run}",
+    )
+    DATA = (
+        "the data cannot be used",
+        Restart.NEVER,
+        "mend what the message names, then submit again",
+    )
+    DATA_NOT_READY = (
+        "the prepared data is not there",
+        Restart.NEVER,
+        "clusterlm resume {run} prepares it again",
+    )
+    PREPROCESS_FAILED = (
+        "the data phase failed, so the training never started",
+        Restart.NEVER,
+        "clusterlm why {run} shows its error; mend it, then: clusterlm resume {run}",
+    )
+    RENDEZVOUS = (
+        "the ranks did not find each other",
+        Restart.WHILE_PROGRESS,
+        "check that the nodes reach each other at the address in wiring.json",
+    )
+    NETWORK = (
+        "the network between the ranks broke",
+        Restart.WHILE_PROGRESS,
+        "if it comes back on one node, leave that node out: resources.exclude",
+    )
+    GPU_FAULT = (
+        "a GPU failed",
+        Restart.WHILE_PROGRESS,
+        "report {host} to the site and leave it out: resources.exclude",
+    )
+    NODE_LOST = (
+        "a node went silent",
+        Restart.WHILE_PROGRESS,
+        "report {host} to the site and leave it out: resources.exclude",
+    )
+    HANG = (
+        "no training step for too long",
+        Restart.WHILE_PROGRESS,
+        "look at the last lines of every rank: clusterlm logs {run}",
+    )
+    STARTUP = (
+        "the ranks did not start in time",
+        Restart.WHILE_PROGRESS,
+        "read what the nodes said: clusterlm logs {run}",
+    )
+    LAUNCH = (
+        "the step could not be launched",
+        Restart.WHILE_PROGRESS,
+        "read what srun said: clusterlm logs {run}",
+    )
+    NO_PROGRESS = (
+        "attempt after attempt left no newer checkpoint",
+        Restart.NEVER,
+        "clusterlm why {run} shows the last error; mend it, then: clusterlm resume {run}",
+    )
+    SCHEDULER = (
+        "the scheduler ended the job",
+        Restart.NEVER,
+        "go on with: clusterlm resume {run}",
+    )
+    VANISHED = (
+        "the job is gone and left no end record",
+        Restart.NEVER,
+        "go on with: clusterlm resume {run}",
+    )
+
+    def __init__(self, words: str, restart: Restart, advice: str) -> None:
+        self.words = words
+        self.restart = restart
+        self._advice = advice
+
+    def advice(self, *, run: str, rank: int | None = None, host: str | None = None) -> str:
+        """What to do, as one sentence with the run's own names in it."""
+        return self._advice.format(
+            run=run, rank="0" if rank is None else rank, host=host or "the node"
+        )
+
+
+# The first that matches the error line or traceback wins, so the special ones stand first.
+SIGNATURES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
+    (re.compile(pattern), cause)
+    for pattern, cause in (
+        (r"loss is (?:nan|inf|-inf)", Cause.NOT_FINITE),
+        (r"CacheNotReady", Cause.DATA_NOT_READY),
+        (r"DataError", Cause.DATA),
+        (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", Cause.GPU_MEMORY),
+        (r"MemoryError|oom[-_ ]kill|Out Of Memory|Cannot allocate memory", Cause.HOST_MEMORY),
+        (r"No space left on device|Disk quota exceeded|Errno 28\b", Cause.DISK_FULL),
+        (r"uncorrectable ECC|\bXid\b|CUDA error: (?:unspecified|hardware)", Cause.GPU_FAULT),
+        (
+            r"DistNetworkError|EADDRINUSE|Address already in use|Rendezvous\w*Error|DistStoreError",
+            Cause.RENDEZVOUS,
+        ),
+        (
+            r"NCCL|ncclSystemError|DistBackendError|Connection (?:closed|reset) by peer|gloo",
+            Cause.NETWORK,
+        ),
+        (
+            r"^(?:\w+\.)*(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|NameError"
+            r"|AttributeError|TypeError|KeyError|IndexError|ValueError|FileNotFoundError"
+            r"|NotADirectoryError|PermissionError|NotImplementedError|TrainError|SpecError)\b",
+            Cause.USER_ERROR,
+        ),
+    )
+)
+
+
+def cause_of_error(error: str) -> Cause:
+    """The cause that an error line speaks of; RANK_FAILED when it says nothing known."""
+    for pattern, cause in SIGNATURES:
+        if pattern.search(error):
+            return cause
+    return Cause.RANK_FAILED
