@@ -1,6 +1,6 @@
 """Everything that clusterlm raises on purpose.
 
-    ClusterLMError                exit 2 unless said otherwise; the text is the whole message for the user
+    ClusterLMError                exit 2; the text is the whole message for the user
     +-- SpecError                 job.yaml: all problems at once, each with its place and line
     +-- DataError                 a source, a record, a tokenizer (file and line in the text)
     |   +-- CacheNotReady         the fingerprint's folder has no READY, or another content

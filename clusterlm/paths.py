@@ -2,13 +2,13 @@
 
     <runs_dir>/<run>/
       job.yaml  spec.json  lock.json       what was asked, as written and as resolved
-      preprocess.sbatch  train.sbatch      what was submitted     preprocess.sh  torchrun.sh  what a node runs
-      deepspeed.json  secrets.json         0600
+      preprocess.sbatch  train.sbatch      what was submitted
+      preprocess.sh  torchrun.sh           what a node runs     deepspeed.json  secrets.json
       events.jsonl                         append-only; a run's history is a fold of it
-      supervisor.json                      heartbeat of the batch step, with what it sees of the nodes
+      supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
       LEASE                                the attempt that may write
-      attempts/<n>/  preprocess/<n>/       one folder an attempt of the training, of the preprocessing
+      attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json
       metrics.jsonl  checkpoints/  model/  submitit/

@@ -1,4 +1,4 @@
-"""A machine that programs are started on. `Host.run` alone starts them: a list, never a shell string.
+"""A machine that programs are started on. `Host.run` alone starts them: never a shell string.
 
 One side now (this machine); SSH is the other side of the same seam.
 """

@@ -5,7 +5,7 @@ Every event is one object with `time` (unix seconds) and `event`, and these fiel
     created           run cluster version
     cache_hit         fingerprint
     submitted         phase job_id cluster [dependency] [pid_started host]   local: job_id is a pid
-    shares            phase=preprocess job_id run      another run prepares the same data
+    shares            phase=preprocess job_id run [submitted]   another run prepares the same data
     resumed           by
     cancel_requested  by now
     phase_started     phase job_id restart nodes host
@@ -24,6 +24,7 @@ Events are facts: nothing here judges. `attempt_ended.cause` and `ended.cause` a
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class JobRef:
     job_id: str
     cluster: str
     submitted: float
+    """0 when it is not known: of a job that another run submitted."""
     owner: str
     """Run that submitted it; another run's for shared preprocessing."""
     pid_started: float | None = None
@@ -101,9 +103,11 @@ def fold(run: str, events: list[dict[str, Any]]) -> History:
     history = History(run)
     for event in events:
         history.updated = event.get("time", history.updated)
-        step = _STEPS.get(event.get("event", ""))
+        step = _STEPS.get(str(event.get("event")))
         if step:
-            step(history, event)
+            # a field that is missing (another version, a half-written line) costs the event only
+            with suppress(KeyError):
+                step(history, event)
     return history
 
 
@@ -121,7 +125,8 @@ def _submitted(h: History, e: dict[str, Any]) -> None:
         phase=e["phase"],
         job_id=str(e["job_id"]),
         cluster=e.get("cluster", h.cluster),
-        submitted=e["time"],
+        # a shared job was submitted some time before we joined it
+        submitted=e.get("submitted", 0.0 if e["event"] == "shares" else e["time"]),
         owner=e.get("run", h.run),
         pid_started=e.get("pid_started"),
         host=e.get("host"),
@@ -145,6 +150,10 @@ def _cancel_requested(h: History, e: dict[str, Any]) -> None:
 
 
 def _phase_started(h: History, e: dict[str, Any]) -> None:
+    waits_for_data = "preprocess" in h.jobs and "preprocess" not in h.done_phases
+    if e["phase"] == "train" and h.phase != "train" and waits_for_data:
+        # cluster: local has no scheduler: the training's supervisor waits beside the data phase
+        return
     h.phase, h.requeued, h.stop_reason = e["phase"], False, None
     h.attempt_open = False
 
@@ -163,8 +172,10 @@ def _stop_requested(h: History, e: dict[str, Any]) -> None:
 
 
 def _attempt_ended(h: History, e: dict[str, Any]) -> None:
-    h.last_end, h.attempt_open = e, False
     h.ends.append(e)
+    # local: the data phase may write its end after the training has begun on READY
+    if e.get("phase", h.phase) == h.phase:
+        h.last_end, h.attempt_open = e, False
 
 
 def _requeued(h: History, e: dict[str, Any]) -> None:
@@ -176,7 +187,8 @@ def _phase_done(h: History, e: dict[str, Any]) -> None:
 
 
 def _ended(h: History, e: dict[str, Any]) -> None:
-    h.end = e
+    # the first is the truth: a training that waited for data says afterwards that there is none
+    h.end = h.end or e
 
 
 _STEPS = {

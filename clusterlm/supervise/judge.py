@@ -1,7 +1,7 @@
 """Decides, in one place and from values only, what a run's state is and what happens next.
 
     judge_attempt(AttemptView)          -> Finding | None    has this attempt ended, and why?
-    decide(Finding, past, Allocation)   -> Verdict           what to do about it
+    decide(Finding, past, Left)        -> Verdict           what to do about it
     judge_run(RunView)                  -> Verdict           what `status` shows
 
 Pure: exit records, heartbeats, Slurm's row and the clock come in as values. A verdict quotes its
@@ -14,14 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from clusterlm.node.codes import EXIT_RESUME
 from clusterlm.node.records import ExitRecord, first_failure
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.history import History
 from clusterlm.supervise.slurm_states import JobRow, Life
 
-EXIT_RESUME = 85
 SILENT_SUPERVISOR_S = 45.0
 """The batch step writes every 5 s; nine missed ones are no hiccup of a shared file system."""
+
+SUBMIT_TAKES_S = 60.0
+"""From the first event of a run to the id of its job; sbatch may wait for a busy controller."""
 
 
 class Action(str, Enum):
@@ -78,7 +81,7 @@ class PastAttempt:
 
 
 @dataclass(frozen=True)
-class Allocation:
+class Left:
     """What is left to go on with."""
 
     healthy_nodes: int
@@ -129,7 +132,9 @@ def judge_attempt(view: AttemptView) -> Finding | None:
 
 def _ended_by_request(view: AttemptView, failure: ExitRecord) -> bool:
     # after a stop request a rank that had no time to save is ended by force: not its own failure
-    return view.stop_reason is not None and failure.signal in ("SIGTERM", "SIGKILL")
+    return view.stop_reason is not None and (
+        failure.ended_by is not None or failure.signal in ("SIGTERM", "SIGKILL")
+    )
 
 
 def _of_rank(exit_: ExitRecord, step_tail: str) -> Finding:
@@ -174,7 +179,7 @@ def _of_step(view: AttemptView) -> Finding:
     return Finding(cause, last, code=view.step_code, error=last)
 
 
-def decide(finding: Finding, past: Sequence[PastAttempt], left: Allocation) -> Verdict:
+def decide(finding: Finding, past: Sequence[PastAttempt], left: Left) -> Verdict:
     """What follows from the end of an attempt.
 
     The cheapest thing that helps: a new attempt in this allocation, then the queue, then stop and
@@ -254,6 +259,8 @@ def judge_run(view: RunView) -> Verdict:
     h = view.history
     if h.end is not None:
         return Verdict(State(h.end["state"]), _cause_named(h.end), h.end.get("evidence", ""))
+    if not h.jobs:
+        return _unsubmitted(view)
     alive = view.supervisor_s_ago is not None and view.supervisor_s_ago < SILENT_SUPERVISOR_S
     if h.cancel_requested is not None:
         return _cancelling(view, alive)
@@ -264,6 +271,12 @@ def judge_run(view: RunView) -> Verdict:
     if view.row_is_blind:
         return _blind(view)
     return Verdict(State.STOPPED, Cause.VANISHED, "neither the run nor the scheduler knows it")
+
+
+def _unsubmitted(view: RunView) -> Verdict:
+    if view.now - (view.history.updated or 0.0) < SUBMIT_TAKES_S:
+        return Verdict(State.PENDING, None, "being submitted")
+    return Verdict(State.STOPPED, Cause.VANISHED, "it was never submitted to the end")
 
 
 def _cause_named(event: dict[str, object]) -> Cause | None:
@@ -283,7 +296,7 @@ def _living(view: RunView) -> Verdict:
     if h.stop_reason is not None:
         return Verdict(State.STOPPING, None, f"saving after a stop request ({h.stop_reason})")
     if h.failure is not None and h.attempt_open:
-        return Verdict(State.RETRYING, None, _words_of(h.failure))
+        return Verdict(State.RETRYING, _cause_seen(h.failure), _words_of(h.failure))
     if not h.attempt_open and h.last_end is not None and h.last_end.get("phase") == h.phase:
         return Verdict(State.RETRYING, _cause_named(h.last_end), _words_of(h.last_end))
     if view.silent:
@@ -294,6 +307,15 @@ def _living(view: RunView) -> Verdict:
     if view.progress_step is not None:
         return Verdict(State.TRAINING, None, _previous_failure(h))
     return Verdict(State.STARTING, None, _previous_failure(h))
+
+
+def _cause_seen(failure: dict[str, object]) -> Cause:
+    """A first guess, before the attempt is judged as a whole."""
+    if failure.get("event") == "node_lost":
+        return Cause.NODE_LOST
+    if failure.get("signal"):
+        return Cause.RANK_KILLED
+    return cause_of_error(str(failure.get("error") or ""))
 
 
 def _previous_failure(h: History) -> str:

@@ -1,0 +1,67 @@
+# Everything a newcomer or CI types. Each target installs what it needs, once.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints/dev.txt
+# pip's notices are noise in a first impression
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+.PHONY: quickstart test check bench oldest docs golden bed clean
+
+## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
+quickstart: $(VENV)/.train
+	@$(BIN)/clusterlm submit jobs/quickstart.yaml --name "quickstart-$$(date +%m%d-%H%M%S)" --watch
+
+## Everything: style, types, unit tests, and the scenarios on a real Slurm (started by the tests).
+test: $(VENV)/.dev bed check
+	$(BIN)/python -m pytest
+
+## Style and types only.
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## Debian's Slurm packages for the test bed, where root or sudo allows.
+bed:
+	@bash tests/bed/install.sh
+
+## The benchmarks, as tables of ratios.
+bench: $(VENV)/.dev bed
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.status
+	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.first_step
+
+## The tests that need no Slurm, with the oldest allowed version of every dependency.
+oldest:
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt .venv-oldest/.dev
+	.venv-oldest/bin/python -m pytest -m "not slurm"
+
+## Pages that are made from the code.
+docs: $(VENV)/.dev
+	$(BIN)/python -m clusterlm.spec.reference > docs/job-yaml.md
+
+## The rendered files that the tests compare with.
+golden: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_render.py --update-golden
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no python3 found: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || bash tests/bed/install.sh --venv-package && $(PYTHON) -m venv $(VENV)
+
+# torch first and pinned: an open range would bring gigabytes of CUDA to a machine without a GPU
+$(VENV)/.train: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	@echo "installing into $(VENV) (torch, transformers, deepspeed, ...): some minutes the first time"
+	@$(PIP) -c $(CONSTRAINTS) torch setuptools wheel
+	@$(PIP) -c $(CONSTRAINTS) -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@$(PIP) -c $(CONSTRAINTS) --group dev
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

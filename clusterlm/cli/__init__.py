@@ -1,0 +1,56 @@
+"""The commands. Each parses, calls one verb, prints; errors become text and exit codes here alone.
+
+Exit codes: 0 done, 1 the run failed, 2 a mistake of the user's, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from clusterlm.cli import check, phases, read, submit
+from clusterlm.errors import ClusterLMError
+
+app = typer.Typer(
+    name="clusterlm",
+    help="One YAML file, one language model trained on a Slurm cluster.",
+    no_args_is_help=True,
+    # plain help: importing the rich one would double the start-up time
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (submit, read, check, phases):
+    group.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from clusterlm import __version__
+
+        typer.echo(f"clusterlm {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run a command and leave with its exit code."""
+    try:
+        app(standalone_mode=True)
+    except ClusterLMError as error:
+        # one clear error, no traceback: these are for the user to act on
+        print(f"clusterlm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nclusterlm: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # `clusterlm logs RUN | head`: the reader has gone, and so do we, quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)

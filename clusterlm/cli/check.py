@@ -1,0 +1,55 @@
+"""check, render: look at a job without submitting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clusterlm.cli.submit import JobFile, Overrides
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("check")(check)
+    app.command("render")(render)
+
+
+def check(
+    job: JobFile,
+    overrides: Overrides = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the cluster for its partitions.")
+    ] = False,
+) -> None:
+    """Say every mistake in a YAML file at once; silent hours in the queue are no place for them."""
+    from clusterlm.spec.load import load_job
+
+    loaded = load_job(job, overrides or [])
+    for note in loaded.notes:
+        typer.echo(f"note: {note}", err=True)
+    if not offline and loaded.job.cluster != "local":
+        from clusterlm.cluster.host import LocalHost
+        from clusterlm.cluster.preflight import refuse_impossible
+
+        refuse_impossible(loaded.job, LocalHost())
+    typer.echo(f"{job}: fine")
+
+
+def render(
+    job: JobFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the files that a submit would make into a folder, to read or to run by hand."""
+    from clusterlm.cluster.submit import rendered
+    from clusterlm.node.files import write_atomically
+    from clusterlm.spec.load import load_job
+
+    loaded = load_job(job, overrides or [])
+    files = rendered(loaded, loaded.job.name)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_atomically(output / name, text, mode=0o700 if name.endswith(".sh") else 0o600)
+        typer.echo(str(output / name))

@@ -1,0 +1,135 @@
+"""submit, resume, cancel: the commands that change something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from clusterlm.cluster.submit import Submission
+    from clusterlm.spec.load import LoadedJob
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the YAML; may be repeated."),
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("submit")(submit)
+    app.command("resume")(resume)
+    app.command("cancel")(cancel)
+
+
+def submit(
+    job: JobFile,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the job's.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare the data where needed and train: returns at once with the run's name and job ids."""
+    loaded = _load(job, overrides, name)
+    if dry_run:
+        _print_files(loaded)
+        return
+    from clusterlm.cluster.host import LocalHost
+    from clusterlm.cluster.submit import submit as send
+
+    submission = send(loaded, loaded.job.name, LocalHost())
+    _print_submission(submission, as_json)
+    if watch:
+        raise typer.Exit(_watch(submission))
+
+
+def resume(
+    run: RunName,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run that has ended again, from its newest verified checkpoint."""
+    from clusterlm.cluster.host import LocalHost
+    from clusterlm.cluster.status import find_run, refuse_living
+    from clusterlm.cluster.submit import resume as send
+
+    paths = find_run(run)
+    refuse_living(paths)
+    submission = send(paths, LocalHost())
+    _print_submission(submission, as_json)
+    if watch:
+        raise typer.Exit(_watch(submission))
+
+
+def cancel(
+    run: RunName,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
+) -> None:
+    """Ask a run to save, then end it and all that waits for it; twice is as good as once."""
+    from clusterlm.cluster.cancel import cancel as take_away
+    from clusterlm.cluster.host import LocalHost
+    from clusterlm.cluster.status import find_run, supervisor_lives
+
+    paths = find_run(run)
+    done = take_away(
+        paths, LocalHost(), now=now, is_running=lambda: supervisor_lives(paths), tell=typer.echo
+    )
+    if done.was_over:
+        typer.echo(f"{run} had ended already; nothing to cancel")
+        return
+    for other in done.kept_preprocess_for:
+        typer.echo(f"the data job stays: run {other} waits for the same data")
+    how = "saved and ended" if done.saved else "cancelled"
+    typer.echo(f"{run} {how}; go on with: clusterlm resume {run}")
+
+
+def _load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
+    from clusterlm.spec.load import load_job
+
+    changes = [*(overrides or []), *([f"name={name}"] if name else [])]
+    loaded = load_job(job, changes)
+    for note in loaded.notes:
+        typer.echo(f"note: {note}", err=True)
+    return loaded
+
+
+def _print_files(loaded: LoadedJob) -> None:
+    from clusterlm.cluster.submit import rendered
+
+    for file, text in rendered(loaded, loaded.job.name).items():
+        typer.echo(f"==> {file} <==\n{text}")
+
+
+def _print_submission(done: Submission, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        fields = {"run": done.run.name, "job_ids": done.job_ids, "run_dir": str(done.run.root)}
+        fields |= {"cache_hit": done.cache_hit, "fingerprint": done.fingerprint}
+        typer.echo(json.dumps(fields | {"shares_with": done.shares_with}))
+        return
+    typer.echo(f"run {done.run.name}")
+    for phase, job_id in done.job_ids.items():
+        typer.echo(f"  {phase:<11} job {job_id}")
+    if done.shares_with:
+        typer.echo(
+            f"  preprocess  shared with run {done.shares_with}, which prepares the same data"
+        )
+    elif done.fingerprint and done.cache_hit:
+        typer.echo(f"  preprocess  not needed: the data is there ({done.fingerprint[:12]})")
+    typer.echo(f"  folder      {done.run.root}")
+    typer.echo(f"look: clusterlm status {done.run.name}   clusterlm logs {done.run.name} -f")
+
+
+def _watch(done: Submission) -> int:
+    from clusterlm.cluster.watch import watch_run
+
+    return watch_run(done.run)

@@ -1,0 +1,83 @@
+"""Which job prepares which data: two runs that need the same share the one job in flight.
+
+The claim lies beside the cache folder and is read and written under a lock, so that two submits at
+once cannot both miss. A claim whose job is gone is void.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+from clusterlm.node.files import read_json, write_json
+from clusterlm.paths import PRIVATE_DIR, CachePaths
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A preprocess job in flight."""
+
+    run: str
+    """Run that submitted it and holds its logs."""
+    job_id: str
+    cluster: str
+    submitted: float
+    pid_started: float | None = None
+    host: str | None = None
+    users: list[str] = field(default_factory=list)
+    """Runs that wait for it, the owner included."""
+
+
+@contextmanager
+def locked(cache: CachePaths) -> Iterator[None]:
+    """Hold the claim's lock; other submits of the same data wait here for a moment."""
+    cache.root.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
+    with cache.lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def live_claim(cache: CachePaths, cluster: str, is_alive: Callable[[Claim], bool]) -> Claim | None:
+    """The claim of a job that still waits or runs on the same cluster; call it under the lock."""
+    fields = read_json(cache.claim)
+    if not fields:
+        return None
+    try:
+        claim = Claim(**fields)
+    except TypeError:
+        return None
+    return claim if claim.cluster == cluster and is_alive(claim) else None
+
+
+def write_claim(cache: CachePaths, claim: Claim) -> None:
+    """Put a claim in place of an older one; call it under the lock."""
+    write_json(cache.claim, asdict(claim))
+
+
+def join(cache: CachePaths, claim: Claim, run: str) -> None:
+    """Note that `run` waits for the claim's job too; call it under the lock."""
+    users = [*claim.users, run]
+    write_json(cache.claim, {**asdict(claim), "users": users})
+
+
+def leave(cache: CachePaths, run: str) -> list[str]:
+    """Note that `run` no longer waits.
+
+    Returns:
+        The runs that still do: their preprocess job must not be cancelled.
+    """
+    with locked(cache):
+        fields = read_json(cache.claim)
+        if not fields:
+            return []
+        users = [u for u in fields.get("users", []) if u != run]
+        write_json(cache.claim, {**fields, "users": users})
+        return users
+
+
+def claim_of(run: str, job_id: str, cluster: str, **local: object) -> Claim:
+    """A new claim, its owner its first user."""
+    return Claim(run, job_id, cluster, time.time(), users=[run], **local)  # type: ignore[arg-type]

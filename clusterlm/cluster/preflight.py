@@ -1,0 +1,91 @@
+"""What can be known before the queue is: is Slurm there, does it have what is asked for.
+
+Found here it costs a second; found by the scheduler it costs hours, or never says a word (some
+versions let a job for too many nodes wait for ever).
+"""
+
+from __future__ import annotations
+
+from clusterlm.cluster.claims import Claim
+from clusterlm.cluster.host import Host
+from clusterlm.cluster.slurm import Partition, job_lives, partitions
+from clusterlm.errors import Problem, SlurmError, SpecError
+from clusterlm.spec.job import LOCAL, Job
+from clusterlm.spec.units import slurm_time
+from clusterlm.supervise.allocation import process_lives
+
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
+
+
+def refuse_impossible(job: Job, host: Host) -> None:
+    """Raise when the cluster can never run the job.
+
+    Raises:
+        SlurmError: `cluster: slurm` and no Slurm here.
+        SpecError: partition, node count or time that the cluster does not have.
+    """
+    if job.image is not None:
+        text = (
+            "this version runs jobs in the current Python only; leave `image` out "
+            "(building and starting images comes with `clusterlm build-image`)"
+        )
+        raise SpecError("job.yaml", [Problem("image", text)])
+    if job.cluster == LOCAL:
+        return
+    missing = [p for p in PROGRAMS if not host.has(p)]
+    if missing:
+        raise SlurmError(
+            f"cluster: slurm, but this machine has no {', '.join(missing)}\n"
+            "  run clusterlm on a login node of the cluster (some sites: `module load slurm`),\n"
+            "  or use cluster: local to run on this machine without a scheduler"
+        )
+    problems = problems_on(job, partitions(host))
+    if problems:
+        raise SpecError("job.yaml", problems)
+
+
+def problems_on(job: Job, there: list[Partition]) -> list[Problem]:
+    """What the job asks for and the partitions do not have. Pure."""
+    asked = job.resources
+    nodes = asked.nodes + asked.spares
+    found = _problems_of("resources", asked.partition, nodes, asked.time, there)
+    if job.data:
+        one = asked.preprocess
+        where = "resources.preprocess" if one.partition or one.time else "resources"
+        partition = one.partition or asked.partition
+        found += _problems_of(where, partition, 1, one.time or asked.time, there)
+    return list(dict.fromkeys(found))
+
+
+def _problems_of(
+    where: str, name: str | None, nodes: int, time_s: int, there: list[Partition]
+) -> list[Problem]:
+    names = ", ".join(p.name + (" (default)" if p.is_default else "") for p in there)
+    chosen = [p for p in there if (p.name == name if name else p.is_default)]
+    if not chosen:
+        what = f'"{name}" is no partition here' if name else "there is no default partition"
+        return [Problem(f"{where}.partition", f"{what}; accepted: {names}")]
+    partition = chosen[0]
+    problems = []
+    if nodes > partition.nodes:
+        text = f"{nodes} nodes asked for, partition {partition.name} has {partition.nodes}"
+        problems.append(Problem(f"{where}.nodes", text + _with_enough(there, nodes)))
+    if partition.max_time_s is not None and time_s > partition.max_time_s:
+        limit = slurm_time(partition.max_time_s)
+        text = f"{slurm_time(time_s)} asked for, partition {partition.name} allows {limit}"
+        problems.append(
+            Problem(f"{where}.time", f"{text}; at the limit a run saves and requeues")
+        )
+    return problems
+
+
+def _with_enough(there: list[Partition], nodes: int) -> str:
+    fitting = [p.name for p in there if p.nodes >= nodes]
+    return f"; enough in: {', '.join(fitting)}" if fitting else "; no partition here has so many"
+
+
+def claim_is_alive(claim: Claim, host: Host) -> bool:
+    """Whether the job of a claim waits or runs. In doubt it does not: preparing twice is safe."""
+    if claim.cluster == LOCAL:
+        return process_lives(int(claim.job_id), claim.pid_started)
+    return job_lives(host, claim.job_id)

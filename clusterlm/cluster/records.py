@@ -1,0 +1,175 @@
+"""What a run says of itself: its own files, read at one moment. Asks no scheduler, judges nothing.
+
+Ages come from the modification time of a file: the writer's clock is another one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from clusterlm.node.files import read_json
+from clusterlm.node.records import ExitRecord, Progress, first_failure, read_exits
+from clusterlm.paths import AttemptPaths, Phase, RunPaths
+from clusterlm.supervise.history import History, JobRef, read_history
+
+SILENT_NODE_S = 20.0
+"""Agents write every 5 s."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """One run as its files tell it."""
+
+    run: RunPaths
+    history: History
+    """With the failure that a rank has written down and the supervisor has not yet seen."""
+    phase: Phase
+    """Phase that the run is in, or was in last."""
+    attempt: int | None
+    beat_s_ago: float | None = None
+    """Age of supervisor.json; None when it is not of a job that should be running."""
+    beat_host: str | None = None
+    silent: dict[str, float] = field(default_factory=dict)
+    progress: Progress | None = None
+    """Of the newest attempt that has any."""
+    progress_s_ago: float | None = None
+    progress_is_current: bool = False
+    """It is of the attempt that runs now."""
+
+    @property
+    def is_final(self) -> bool:
+        """The run has written its end."""
+        return self.history.end is not None
+
+    @property
+    def job_now(self) -> JobRef | None:
+        """Job of the phase that the run is in."""
+        return self.history.jobs.get(self.phase)
+
+    @property
+    def waits_for_data(self) -> bool:
+        """The data phase has not ended, as far as the events tell."""
+        h = self.history
+        return self.phase == "preprocess" and "preprocess" in h.jobs
+
+
+def read_records(run: RunPaths, now: float | None = None) -> Records:
+    """Read what the run's files hold now."""
+    now = time.time() if now is None else now
+    history = read_history(run)
+    phase = _phase_of(history)
+    attempt = history.attempt if history.phase == phase else None
+    progress_of, progress, progress_s_ago = _newest_progress(run, phase, now)
+    records = Records(
+        run=run,
+        history=history,
+        phase=phase,
+        attempt=attempt,
+        progress=progress,
+        progress_s_ago=progress_s_ago,
+        progress_is_current=progress_of is not None and progress_of == attempt,
+    )
+    return records if history.end is not None else _with_signs_of_life(records, now)
+
+
+def _phase_of(history: History) -> Phase:
+    if history.phase == "train" or "preprocess" not in history.jobs:
+        return "train"
+    return "train" if "preprocess" in history.done_phases else "preprocess"
+
+
+def _with_signs_of_life(records: Records, now: float) -> Records:
+    beat = read_json(records.run.supervisor) or {}
+    ids = {job.job_id for job in records.history.jobs.values()}
+    history = _with_unseen_failure(records)
+    # "ended": the silence is on purpose; another id: of a job before the last resume
+    if beat.get("state") == "ended" or str(beat.get("job_id")) not in ids:
+        return replace(records, history=history)
+    age_s = age_of(records.run.supervisor, now)
+    if beat.get("phase") == "preprocess" and records.phase == "train":
+        return replace(records, history=history)
+    return replace(
+        records,
+        history=history,
+        beat_s_ago=age_s,
+        beat_host=str(beat.get("host") or "") or None,
+        silent=_silent(beat.get("nodes"), age_s or 0.0),
+    )
+
+
+def _with_unseen_failure(records: Records) -> History:
+    """The rank's own record comes first: the supervisor writes its event up to a second later."""
+    history = records.history
+    if not history.attempt_open or history.failure or history.stop_reason or not history.attempt:
+        return history
+    root = records.run.attempt(records.phase, history.attempt).root
+    failure = first_failure(read_exits(root))
+    # a rank that we ended ourselves explains nothing: its reason comes with the event
+    if failure is None or failure.ended_by is not None:
+        return history
+    return replace(history, failure=event_of(failure, records.phase, history.attempt))
+
+
+def event_of(failure: ExitRecord, phase: str, attempt: int) -> dict[str, object]:
+    """The `rank_failed` event that the supervisor will write for this record."""
+    return {
+        "time": failure.time,
+        "event": "rank_failed",
+        "phase": phase,
+        "attempt": attempt,
+        "rank": failure.rank,
+        "host": failure.host,
+        "code": failure.code,
+        "signal": failure.signal,
+        "error": failure.error,
+    }
+
+
+def _silent(nodes: object, age_s: float) -> dict[str, float]:
+    if not isinstance(nodes, dict):
+        return {}
+    ages = {str(h): float(s) + age_s for h, s in nodes.items() if isinstance(s, int | float)}
+    # the beat itself may be some seconds old: it must not make every node look silent
+    return {host: s for host, s in ages.items() if s - age_s > SILENT_NODE_S}
+
+
+def _newest_progress(
+    run: RunPaths, phase: Phase, now: float
+) -> tuple[int | None, Progress | None, float | None]:
+    for number in reversed(run.attempt_numbers(phase)):
+        path = AttemptPaths(run.attempts(phase) / str(number)).progress
+        progress = Progress.read(path)
+        if progress is not None:
+            return number, _sane(progress), age_of(path, now)
+    return None, None, None
+
+
+def _sane(progress: Progress) -> Progress:
+    """A user's own script may write anything."""
+    step, total = progress.step, progress.total_steps
+    return replace(
+        progress,
+        step=step if isinstance(step, int) else None,
+        total_steps=total if isinstance(total, int) else None,
+        loss=_number(progress.loss),
+        tokens_per_s=_number(progress.tokens_per_s),
+        eta_s=_number(progress.eta_s),
+        text=str(progress.text) if progress.text is not None else None,
+    )
+
+
+def _number(value: object) -> float | None:
+    # a loss may be NaN, which is no JSON
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def age_of(path: Path, now: float) -> float | None:
+    """Seconds since the file changed; a file server's clock may be ahead of ours: never below 0."""
+    try:
+        return max(0.0, now - os.stat(path).st_mtime)
+    except OSError:
+        return None

@@ -1,0 +1,125 @@
+"""One line of `status`: the values that a verdict, a run's records and a row add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clusterlm.cluster.records import Records
+from clusterlm.cluster.scheduler import Seen
+from clusterlm.supervise.causes import Cause, State
+from clusterlm.supervise.judge import Verdict
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One line of `status`."""
+
+    run: str
+    cluster: str
+    state: State
+    phase: str
+    cause: Cause | None
+    advice: str
+    attempt: int | None
+    job_ids: list[str]
+    nodes: list[str]
+    step: int | None
+    total_steps: int | None
+    loss: float | None
+    tokens_per_s: float | None
+    eta_s: float | None
+    updated_s_ago: float | None
+    """Age of what the state rests on."""
+    source: str
+    """records, supervisor, squeue, sacct, process, or nothing."""
+    rank: int | None = None
+    host: str | None = None
+    error: str | None = None
+    evidence: str = ""
+    doing: str = ""
+    """The phase's own word for what it does: "tokenizing 34 MB of 120 MB"."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        fields = dict(vars(self))
+        del fields["doing"]
+        fields["state"] = self.state.value
+        fields["cause"] = self.cause.name if self.cause else None
+        for name in ("updated_s_ago", "eta_s"):
+            fields[name] = None if fields[name] is None else round(fields[name], 1)
+        return fields
+
+
+def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) -> RunStatus:
+    """Put the values of a line together."""
+    history, progress = records.history, records.progress
+    told = _failure_told(records, verdict)
+    source, age_s = _source(records, sight, now)
+    return RunStatus(
+        run=records.run.name,
+        cluster=history.cluster,
+        state=verdict.state,
+        phase=str(history.end.get("phase") or records.phase) if history.end else records.phase,
+        cause=verdict.cause,
+        advice=_advice(records, verdict, told),
+        attempt=records.attempt,
+        job_ids=[job.job_id for job in history.jobs.values()],
+        nodes=history.nodes
+        or ([sight.row.nodes] if sight and sight.row and sight.row.nodes else []),
+        step=progress.step if progress else None,
+        total_steps=progress.total_steps if progress else None,
+        loss=progress.loss if progress else None,
+        tokens_per_s=progress.tokens_per_s if progress else None,
+        eta_s=progress.eta_s if progress and not verdict.state.is_final else None,
+        updated_s_ago=age_s,
+        source=source,
+        rank=told.get("rank"),
+        host=told.get("host"),
+        error=told.get("error"),
+        evidence=_evidence(verdict, sight),
+        doing=(progress.text or "") if progress and records.progress_is_current else "",
+    )
+
+
+def _nodes_of(sight: Seen | None) -> list[str]:
+    return [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
+
+
+def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:
+    """The event that the state speaks of, for its rank, host and error."""
+    history = records.history
+    if history.end is not None:
+        return history.end
+    if verdict.state is State.RETRYING:
+        return history.failure or history.last_end or {}
+    return {}
+
+
+def _advice(records: Records, verdict: Verdict, told: Mapping[str, Any]) -> str:
+    name = records.run.name
+    if verdict.state is State.UNKNOWN:
+        return f"nothing was changed; look again: clusterlm status {name}"
+    if verdict.cause is None or verdict.state is State.STOPPING:
+        return ""
+    return verdict.cause.advice(run=name, rank=told.get("rank"), host=told.get("host"))
+
+
+def _source(records: Records, sight: Seen | None, now: float) -> tuple[str, float | None]:
+    history = records.history
+    if sight is not None and sight.source:
+        return sight.source, sight.age_s
+    if sight is None and history.end is None and records.beat_s_ago is not None:
+        ages = (records.beat_s_ago, records.progress_s_ago)
+        return "supervisor", min(age for age in ages if age is not None)
+    written = history.end.get("time") if history.end else history.updated
+    return "records", max(0.0, now - written) if written else None
+
+
+def _evidence(verdict: Verdict, sight: Seen | None) -> str:
+    if verdict.state is not State.UNKNOWN or sight is None:
+        return verdict.evidence
+    last = f"; last known: {sight.row.state}" if sight.row else ""
+    why = f" ({sight.trouble})" if sight.trouble else ""
+    return f"{verdict.evidence}{why}{last}"

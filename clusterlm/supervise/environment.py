@@ -1,0 +1,48 @@
+"""The environment is defined, not inherited: what a job and its steps get to see.
+
+Everything of the submitting shell would end in the scheduler's records, in every node's processes
+and in containers, secrets and PYTHONPATH included. So a short list passes, the spec adds `env`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_PASS = {
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM"),
+    *("LD_LIBRARY_PATH", "CUDA_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("MODULEPATH", "SLURM_CONF", "SLURM_CLUSTERS", "CLUSTERLM_RUNS_DIR", "CLUSTERLM_CACHE_DIR"),
+}
+_PASS_PREFIXES = ("LC_", "SBATCH_")
+# what Slurm, or the site's prolog, sets inside a job
+_JOB_PREFIXES = ("SLURM", "CUDA_VISIBLE", "ROCR_VISIBLE", "GPU_DEVICE", "NCCL_", "UCX_", "PMIX_")
+
+
+def for_submission(environ: Mapping[str, str]) -> dict[str, str]:
+    """What sbatch, or the local executor, passes on.
+
+    SLURM_* of an allocation that the user happens to sit in must not reach the new job.
+    """
+    return {k: v for k, v in environ.items() if k in _PASS or k.startswith(_PASS_PREFIXES)}
+
+
+def for_step(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """What a step gets: the above, what Slurm set for the job, and the attempt's own variables."""
+    kept = {k: v for k, v in environ.items() if k in _PASS or k.startswith(_JOB_PREFIXES)}
+    return {**kept, **{k: v for k, v in environ.items() if k.startswith("LC_")}, **own}
+
+
+@contextmanager
+def replaced(environ: dict[str, str], by: Mapping[str, str]) -> Iterator[None]:
+    """Exchange a process environment for a while: submitit passes its own on, with no parameter."""
+    before = dict(environ)
+    environ.clear()
+    environ.update(by)
+    try:
+        yield
+    finally:
+        environ.clear()
+        environ.update(before)
