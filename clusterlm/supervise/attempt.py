@@ -12,6 +12,7 @@ from clusterlm.node.records import read_beats, read_exits, read_starts
 from clusterlm.paths import AttemptPaths
 from clusterlm.spec.recovery import Recovery
 from clusterlm.supervise.judge import AttemptView
+from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.step import Step
 
 TAIL_BYTES = 8192
@@ -26,6 +27,8 @@ class Attempt:
     num_ranks: int
     recovery: Recovery
     step: Step
+    listener: Listener | None = None
+    """Network heartbeats; None on one node."""
     started: float = field(default_factory=time.monotonic)
     stop_reason: str | None = None
     _beats: BeatWatch = field(init=False)
@@ -45,6 +48,10 @@ class Attempt:
 
     def end_now(self, reason: str) -> None:
         """End what is left of it at once: agents see `abort.json`, the step's client is killed."""
+        if self.listener:
+            self.listener.close()
+        if self.step.poll() is not None:
+            return
         write_json(self.paths.abort, {"reason": reason, "time": time.time()})
         # agents poll twice a second; srun then ends by itself unless a node is dead
         if self.step.wait(4.0) is None:
@@ -91,6 +98,9 @@ class Attempt:
         """Hosts silent for too long; one that has not begun yet gets the start-up time."""
         beats = {beat.node_rank: beat for beat in read_beats(self.paths.root)}
         ages = self._beats.look(beats.values(), now)
+        # the network goes before the files: a cut node may still write to a shared folder, and a
+        # file system that hangs silences every node at once
+        ages |= self.listener.silence(now) if self.listener else {}
         self._silence = {self.nodes[r]: age for r, age in ages.items() if r in beats}
         silent = {}
         for rank, age in ages.items():

@@ -147,6 +147,11 @@ class Cause(Enum):
         Restart.NEVER,
         "clusterlm why {run} shows the last error; mend it, then: clusterlm resume {run}",
     )
+    SUPERVISOR = (
+        "the supervisor itself failed",
+        Restart.NEVER,
+        "read the end of its log: clusterlm logs {run}; then: clusterlm resume {run}",
+    )
     SCHEDULER = (
         "the scheduler ended the job",
         Restart.NEVER,

@@ -26,14 +26,14 @@ def newest_step(folder: Path, *, own_script: bool) -> int | None:
 
 def resume_from(folder: Path, *, own_script: bool) -> Path | None:
     """The newest checkpoint whose every byte verifies; broken ones are set aside and named."""
-    found, rejected = seal.newest_verified(folder)
-    for broken, reason in rejected:
-        print(f"{broken.name} is not whole and is set aside: {reason}", flush=True)
+    survey = seal.newest_verified(folder)
+    for broken in survey.rejected:
+        print(f"{broken.path.name} is not whole and is set aside: {broken.reason}", flush=True)
         if not own_script:
-            seal.quarantine(broken, reason)
-    if found is None and own_script:
+            seal.quarantine(broken.path, broken.reason)
+    if survey.newest is None and own_script:
         return seal.newest_unsealed(folder)
-    return found
+    return survey.newest
 
 
 def step_of(path: Path | None) -> int | None:

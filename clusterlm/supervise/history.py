@@ -83,7 +83,7 @@ class History:
         return [e for e in self.ends if e.get("phase") == phase]
 
 
-def record(run: RunPaths, event: str, **fields: Any) -> None:
+def record(run: RunPaths, event: str, /, **fields: Any) -> None:
     """Append one event."""
     append_json(run.events, {"time": time.time(), "event": event, **fields})
 

@@ -116,7 +116,7 @@ def judge_attempt(view: AttemptView) -> Finding | None:
         return _of_rank(failure, view.step_tail)
     if view.step_code is not None:
         return _of_step(view)
-    if view.silent:
+    if view.silent and not _steps_go_on(view):
         host, silent_s = max(view.silent.items(), key=lambda item: item[1])
         text = f"no heartbeat from {host} for {silent_s:.0f} s"
         return Finding(Cause.NODE_LOST, text, host=host)
@@ -128,6 +128,11 @@ def judge_attempt(view: AttemptView) -> Finding | None:
     if view.step_s_ago is not None and view.step_s_ago > limit:
         return Finding(Cause.HANG, f"the step has not changed for {view.step_s_ago:.0f} s")
     return None
+
+
+def _steps_go_on(view: AttemptView) -> bool:
+    """A new step is proof of life of every node: all of them took part in it."""
+    return view.step_s_ago is not None and view.step_s_ago < min(view.silent.values())
 
 
 def _ended_by_request(view: AttemptView, failure: ExitRecord) -> bool:

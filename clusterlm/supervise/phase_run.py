@@ -18,6 +18,7 @@ from clusterlm.supervise.attempt import Attempt
 from clusterlm.supervise.causes import Cause
 from clusterlm.supervise.history import read_history, record
 from clusterlm.supervise.judge import Action, AttemptView, Finding, PastAttempt, Verdict
+from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.pulse import Pulse
 from clusterlm.supervise.step import Step, step_argv
 
@@ -82,9 +83,12 @@ class PhaseRun:
             phase=self.phase,
             state=verdict.state.value,
             cause=verdict.cause.name if verdict.cause else None,
-            evidence=verdict.evidence,
-            **(_fields(finding) if finding else {}),
+            **{**(_fields(finding) if finding else {}), "evidence": verdict.evidence},
         )
+
+    def has_ended(self) -> bool:
+        """Whether the end of the run is on record."""
+        return read_history(self.run).end is not None
 
     def is_cancelled(self) -> bool:
         """Whether somebody asked for the end of the run."""
@@ -127,14 +131,19 @@ class PhaseRun:
 
     def _start(self, paths: AttemptPaths) -> Attempt:
         hosts = self._hosts()
-        own = {
-            "CLUSTERLM_ATTEMPT": str(paths.number),
-            "CLUSTERLM_ATTEMPT_DIR": str(paths.root),
-        }
-        resume = None
+        own = {"CLUSTERLM_ATTEMPT": str(paths.number), "CLUSTERLM_ATTEMPT_DIR": str(paths.root)}
+        resume, listener = None, None
         if self.phase == "train":
             resume = checkpoints.resume_from(self.run.checkpoints, own_script=self._own_script)
-            own |= self._meeting_point(paths, hosts, resume)
+            address, port = self._meeting_point(paths, hosts, resume)
+            listener = Listener(address, port) if len(hosts) > 1 else None
+            own |= {
+                "CLUSTERLM_NODES": str(len(hosts)),
+                "CLUSTERLM_MASTER_ADDR": address,
+                "CLUSTERLM_MASTER_PORT": str(port),
+                "CLUSTERLM_RESUME_FROM": str(resume or ""),
+                "CLUSTERLM_BEAT_TO": listener.target if listener else "",
+            }
         num_ranks = len(hosts) * self._ranks_per_node()
         record(
             self.run,
@@ -146,33 +155,27 @@ class PhaseRun:
             resume_step=checkpoints.step_of(resume),
         )
         self.pulse.write("running")
-        script = self.run.node_script(self.phase)
-        argv = step_argv(script, hosts, is_slurm=self.allocation.is_slurm)
+        argv = step_argv(self.run.node_script(self.phase), hosts, is_slurm=self.allocation.is_slurm)
         step = Step(argv, environment.for_step(os.environ, own), paths.logs / "step.log")
-        return Attempt(paths, hosts, num_ranks, self.job.recovery, step)
+        return Attempt(paths, hosts, num_ranks, self.job.recovery, step, listener)
 
     def _meeting_point(
         self, paths: AttemptPaths, hosts: list[str], resume: Path | None
-    ) -> dict[str, str]:
+    ) -> tuple[str, int]:
+        """Choose where the ranks meet, and write it down."""
+        job_id = self.allocation.job_id
         address = wiring.head_address(hosts)
-        port = wiring.free_port(
-            address, self.allocation.job_id, paths.number, is_free=wiring.can_bind
-        )
+        port = wiring.free_port(address, job_id, paths.number, is_free=wiring.can_bind)
         fields = {
             "nodes": hosts,
             "master_addr": address,
             "master_port": port,
             "ranks_per_node": self._ranks_per_node(),
-            "job_id": self.allocation.job_id,
+            "job_id": job_id,
             "resume_from": str(resume or ""),
         }
         write_json(paths.wiring, fields)
-        return {
-            "CLUSTERLM_NODES": str(len(hosts)),
-            "CLUSTERLM_MASTER_ADDR": address,
-            "CLUSTERLM_MASTER_PORT": str(port),
-            "CLUSTERLM_RESUME_FROM": str(resume or ""),
-        }
+        return address, port
 
     def _watch(self, attempt: Attempt, notes: Notes) -> Finding:
         told: set[str] = set()

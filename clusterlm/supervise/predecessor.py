@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from clusterlm.paths import CachePaths
 from clusterlm.supervise.allocation import process_lives
-from clusterlm.supervise.pulse import Pulse
+
+LOOK_EVERY_S = 0.3
 
 
-class Waiting(Protocol):
-    """What is waited with: it beats and knows of a cancel."""
+def wait_for_data(cache: CachePaths, after_pid: str, is_cancelled: Callable[[], bool]) -> None:
+    """Wait until the data is ready, what prepares it is gone, or the run is cancelled.
 
-    def is_cancelled(self) -> bool: ...
-
-    pulse: Pulse
-
-
-def wait_for_data(cache: CachePaths, after_pid: str, waiting: Waiting) -> bool:
-    """Wait until the data is ready or the process that prepares it is gone.
-
-    Returns:
-        False when the run was cancelled meanwhile.
+    Args:
+        cache: where it will be.
+        after_pid: `pid@start time` of the process that prepares it.
+        is_cancelled: asked at each look.
     """
     pid, _, started = after_pid.partition("@")
-    while not cache.ready.exists():
-        if waiting.is_cancelled():
-            return False
+    while not cache.ready.exists() and not is_cancelled():
         if not process_lives(int(pid), float(started) if started else None):
-            break
-        waiting.pulse.beat("waiting")
-        time.sleep(0.3)
-    return True
+            return
+        time.sleep(LOOK_EVERY_S)

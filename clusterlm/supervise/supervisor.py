@@ -51,10 +51,20 @@ class Supervisor:
         job = Job.model_validate_json(run.spec.read_text())
         notes = _Notes()
         phase = PhaseRun(run, job, self.phase, read_allocation(os.environ))
+        if self.after_pid and phase.fingerprint:
+            wait_for_data(CachePaths.of(phase.fingerprint), self.after_pid, phase.is_cancelled)
+            if phase.has_ended():
+                # the data phase, or a cancel, has written the end of the run
+                sys.exit(1)
         try:
             phase.begin()
             verdict = self._gate(phase) or self._attempts(phase, notes)
             self._conclude(phase, verdict, notes)
+        except Exception as error:
+            # a full disk, a vanished folder, a bug: the run must not look alive for ever
+            text = f"{type(error).__name__}: {error}"
+            phase.end(_verdict(State.STOPPED, Cause.SUPERVISOR, text, Action.STOP))
+            raise
         finally:
             phase.leave()
         return "done"
@@ -64,18 +74,14 @@ class Supervisor:
         if phase.fingerprint is None:
             return None
         cache = CachePaths.of(phase.fingerprint)
+        is_ready = cache.ready.exists()
         if self.phase == "preprocess":
-            if cache.ready.exists():
-                return _verdict(State.DONE, Cause.DONE, "the data was there already", Action.FINISH)
+            text = "the data was there already"
+            return _verdict(State.DONE, Cause.DONE, text, Action.FINISH) if is_ready else None
+        if is_ready or phase.is_cancelled():
             return None
-        if self.after_pid and not wait_for_data(cache, self.after_pid, phase):
-            return _verdict(
-                State.CANCELLED, Cause.CANCELLED, "cancelled while waiting", Action.STOP
-            )
-        if not cache.ready.exists():
-            text = f"{cache.root} has no READY"
-            return _verdict(State.STOPPED, Cause.DATA_NOT_READY, text, Action.STOP)
-        return None
+        text = f"{cache.root} has no READY"
+        return _verdict(State.STOPPED, Cause.DATA_NOT_READY, text, Action.STOP)
 
     def _attempts(self, phase: PhaseRun, notes: _Notes) -> Verdict:
         barren = 0
