@@ -50,7 +50,8 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no python3 found: install Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || bash tests/bed/install.sh --venv-package && $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash tests/bed/install.sh python3-venv
+	@$(PYTHON) -m venv $(VENV)
 
 # torch first and pinned: an open range would bring gigabytes of CUDA to a machine without a GPU
 $(VENV)/.train: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)

@@ -1,4 +1,4 @@
-"""The floors of docs/architecture.md: who may import whom, and what stays out of the light commands."""
+"""The floors of docs/architecture.md: who may import whom, what stays out of light commands."""
 
 from __future__ import annotations
 

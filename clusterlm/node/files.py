@@ -33,6 +33,40 @@ def write_json(path: Path, value: Any, *, mode: int = 0o600) -> None:
     write_atomically(path, json.dumps(value) + "\n", mode=mode)
 
 
+def create_json(path: Path, value: Any) -> bool:
+    """Write `value` unless `path` is there already; says whether it was written.
+
+    Several nodes may try at once. A hard link is made or fails as a whole, on NFS too.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    write_json(aside, value)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        # a file system without hard links (some FUSE mounts): the race is small, the need is not
+        if path.exists():
+            return False
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+def has_appeared(path: Path) -> bool:
+    """Whether `path` is there, also when another node has made it just now.
+
+    NFS remembers that a name was absent for as long as it trusts what it knows of the folder (up
+    to 60 s). Opening the folder makes the client ask the server, and costs two system calls.
+    """
+    try:
+        os.close(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        return False
+    return path.exists()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in `path`, or None when it is absent or no object (a reader never fails on it)."""
     try:

@@ -1,9 +1,9 @@
 """A heartbeat over the network, beside the one in the run directory: a datagram every few seconds.
 
-The two tell different troubles apart. A node whose network is cut may still write to a shared folder
-and would look healthy for ever; a file system that hangs silences the files of every node at once
-while all of them are fine. Datagrams need no answer and no connection: a lost one costs nothing, and
-where a firewall drops all of them the supervisor has never seen one and goes by the files.
+The two tell different troubles apart. A node whose network is cut may still write to a shared
+folder and would look healthy for ever; a file system that hangs silences the files of every node at
+once while all of them are fine. Datagrams need no answer and no connection: a lost one costs
+nothing, and where a firewall drops all of them the supervisor never sees one and goes by the files.
 """
 
 from __future__ import annotations
