@@ -34,7 +34,8 @@ CALLS_IN_WINDOW_FRESH = 12
 """For one-shot commands: a person waits, and may type it again."""
 CALLS_IN_HOUR = 30
 WANTED_FOR_S = 180.0
-"""A watcher that has not asked for so long is gone; longer than the longest interval."""
+"""A watcher that has not said so for so long is gone; longer than the longest interval."""
+WANT_AGAIN_S = 60.0
 SETTLED_FOR_S = 600.0
 """The end of a job is not asked for again so soon; somebody may requeue it by hand, though."""
 
@@ -100,6 +101,13 @@ class Answers:
     def count_call(self, now: float) -> None:
         """Note a call that is about to be made."""
         self.calls = [t for t in self.calls if now - t < 3600.0] + [now]
+
+    def must_be_told(self, jobs: Iterable[str], now: float) -> bool:
+        """Whether the next reader that asks would not ask for these jobs."""
+        return any(
+            now - self.wanted.get(j, 0.0) > WANT_AGAIN_S and not self._is_settled(j, now)
+            for j in jobs
+        )
 
     def want(self, jobs: Iterable[str], now: float) -> list[str]:
         """All jobs that somebody wants to know of: these, and those of other readers."""

@@ -9,7 +9,7 @@ from typing import Any
 from clusterlm.cluster.records import Records
 from clusterlm.cluster.scheduler import Seen
 from clusterlm.supervise.causes import Cause, State
-from clusterlm.supervise.judge import Verdict
+from clusterlm.supervise.views import Verdict
 
 
 @dataclass(frozen=True)

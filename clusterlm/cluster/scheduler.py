@@ -75,10 +75,11 @@ class SchedulerView:
             max_age_s: for a command that looks once: ask unless the answers are younger.
         """
         jobs = list(jobs)
-        ids = _slurm_ids(jobs)
         answers = self._remembered()
-        if answers.is_due(ids, self._clock(), max_age_s):
+        if answers.is_due(_slurm_ids(jobs), self._clock(), max_age_s):
             answers = self._ask(jobs, max_age_s)
+        else:
+            self._tell_wishes(jobs, answers)
         return self._read(jobs, answers)
 
     def glance(self, jobs: Iterable[JobRef]) -> dict[str, Seen]:
@@ -90,7 +91,20 @@ class SchedulerView:
             # a daemon: Ctrl-C must not wait for a controller that is down
             self._asking = threading.Thread(target=self._ask, args=(jobs, None), daemon=True)
             self._asking.start()
+        elif not is_busy:
+            self._tell_wishes(jobs, answers)
         return self._read(jobs, answers)
+
+    def _tell_wishes(self, jobs: Sequence[JobRef], answers: Answers) -> None:
+        """Let whoever asks next ask for our jobs too."""
+        ids = _slurm_ids(jobs)
+        if not answers.must_be_told(ids, self._clock()):
+            return
+        with self._file.claimed() as is_ours:
+            if is_ours:
+                newest = self._remembered()
+                newest.want(ids, self._clock())
+                self._file.write(newest)
 
     def _remembered(self) -> Answers:
         shared = self._file.read(self._clock())

@@ -131,7 +131,7 @@ def parse_sacct(text: str) -> dict[str, list[JobRow]]:
             row = JobRow(
                 job_id=match[1],
                 state=first_word(state),
-                reason=reason,
+                reason=_reason_of_end(state, reason),
                 nodes="" if nodes == "None assigned" else nodes,
                 submit_time=submitted,
                 restarts=len(rows.get(match[1], ())),
@@ -141,6 +141,12 @@ def parse_sacct(text: str) -> dict[str, list[JobRow]]:
             )
             rows.setdefault(row.job_id, []).append(row)
     return rows
+
+
+def _reason_of_end(state: str, reason: str) -> str:
+    # --kill-on-invalid-dep: squeue says DependencyNeverSatisfied, sacct "CANCELLED" by nobody
+    never = state == "CANCELLED" and reason == "Dependency"
+    return "DependencyNeverSatisfied" if never else reason
 
 
 def _value(cell: str) -> str:

@@ -20,14 +20,14 @@ from clusterlm.cluster.scheduler import LOCAL, NOT_ASKED, SchedulerView, Seen
 from clusterlm.errors import RunError
 from clusterlm.paths import RunPaths
 from clusterlm.paths import runs_dir as default_runs_dir
-from clusterlm.supervise.history import JobRef, read_history
+from clusterlm.supervise.history import History, JobRef, read_history
 from clusterlm.supervise.judge import (
     SILENT_SUPERVISOR_S,
     SUBMIT_TAKES_S,
-    RunView,
     judge_run,
 )
 from clusterlm.supervise.slurm_states import JobRow, Life
+from clusterlm.supervise.views import RunView
 
 FRESH_S = 5.0
 
@@ -59,6 +59,17 @@ class StatusReader:
     def glance(self, names: Iterable[str] | None = None) -> list[RunStatus]:
         """Look again: never waits, and asks the scheduler as seldom as `SchedulerView` says."""
         return self._look(names, self._view.glance)
+
+    def glance_at(self, run: RunPaths) -> RunStatus:
+        """As `glance`, at one run of this folder.
+
+        Raises:
+            RunError: its records cannot be read.
+        """
+        found = self.glance([run.name])
+        if not found:
+            raise RunError("; ".join(self.notes))
+        return found[0]
 
     def _look(
         self,
@@ -118,7 +129,7 @@ def _status(records: Records, seen: Mapping[str, Seen], now: float) -> RunStatus
     phase, job = _job_that_matters(records, seen)
     sight = seen.get(job.job_id, NOT_ASKED) if job and _jobs_to_see(records) else None
     if sight is not None and job is not None:
-        sight = _just_submitted(sight, job, now)
+        sight = _not_yet_asked(sight, job, records.history, now)
     view = RunView(
         history=records.history,
         supervisor_s_ago=records.beat_s_ago,
@@ -161,13 +172,21 @@ def _with_reason(row: JobRow | None, records: Records, seen: Mapping[str, Seen])
     return replace(row, reason="DependencyNeverSatisfied") if failed else row
 
 
-def _just_submitted(sight: Seen, job: JobRef, now: float) -> Seen:
-    """Seconds after sbatch took the job nobody has been asked yet: it waits, and is not unknown."""
-    young = now - job.submitted < SUBMIT_TAKES_S
-    if job.cluster == LOCAL or not young or sight.source:
+def _not_yet_asked(sight: Seen, job: JobRef, history: History, now: float) -> Seen:
+    """What the run itself knows better than an answer that is missing or older than the news."""
+    if job.cluster == LOCAL:
         return sight
-    row = JobRow(job.job_id, "PENDING", source="records")
-    return Seen(row, "records", max(0.0, now - job.submitted), trouble=sight.trouble)
+    asked = now - sight.age_s if sight.age_s is not None else 0.0
+    if history.requeued and asked < (history.updated or 0.0):
+        return _waiting(job, "BeginTime", now - (history.updated or now), sight)
+    if not sight.source and now - job.submitted < SUBMIT_TAKES_S:
+        return _waiting(job, "", now - job.submitted, sight)
+    return sight
+
+
+def _waiting(job: JobRef, reason: str, age_s: float, sight: Seen) -> Seen:
+    row = JobRow(job.job_id, "PENDING", reason=reason, source="records")
+    return Seen(row, "records", max(0.0, age_s), trouble=sight.trouble)
 
 
 def _current_step(records: Records) -> int | None:

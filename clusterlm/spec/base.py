@@ -1,8 +1,14 @@
-"""The base of every section: strict, frozen, documented under each field."""
+"""The base of every section, and the grammars of what reaches Slurm, a shell or a Dockerfile.
+
+Sections are strict (true is no number, "4" is no whole number), frozen, and documented under each
+field. The docstrings are read from the source when `docs/job-yaml.md` is made, not at start-up:
+pydantic would parse every source file for them, 30 ms of a command that takes 100. For the same
+reason the validators are built once, for the whole job, when the first job is read.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,20 +17,65 @@ class Spec(BaseModel):
     """A section of job.yaml. Unknown keys are errors; the docstring under a field is its help."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        defer_build=True,
     )
 
 
+# A section that is left out has the defaults of its keys. An instance as default would need a
+# validator of its own at import; `{}` goes through the one of the job.
+LEFT_OUT: Any = Field(default_factory=dict, validate_default=True)
+
 # Grammars: whatever reaches an #SBATCH line, a shell or a Dockerfile is matched before it is used.
-# shlex.quote does not protect a comment line. pydantic matches in Rust, where `$` is the very end of
-# the text: a trailing newline does not pass (in Python it would, so use re.fullmatch there).
+# shlex.quote does not protect a comment line. pydantic matches in Rust, where `$` is the very end
+# of the text: a trailing newline does not pass (in Python it would, so use re.fullmatch there).
 RUN_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 SLURM_WORD = r"^[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}$"
 NODE_EXPR = r"^[A-Za-z0-9][A-Za-z0-9._,\[\]-]{0,1023}$"
-CONSTRAINT = r"^[A-Za-z0-9][A-Za-z0-9._&|*\[\]()-]{0,255}$"
+CONSTRAINT = r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*\[\]()-]{0,255}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 SBATCH_EXTRA = r"^--[a-z][a-z0-9-]*(=[A-Za-z0-9._:/,@%+=-]{1,255})?$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
+CLASS_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+MODULE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.*-]{0,255}$"
+# one line, without control characters and without the marks that turn the direction of writing
+ONE_LINE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]+$"
+ENV_VALUE = r"^[^\p{Cc}\x{202A}-\x{202E}\x{2066}-\x{2069}]*$"
+ARGUMENT = r"^[^\x00]+$"
+IMAGE_REF = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
+APT_NAME = r"^[a-z0-9][a-z0-9.+-]{0,127}(=[A-Za-z0-9.+:~-]{1,64})?$"
+PIP_REQ = (
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[[A-Za-z0-9,._-]{1,64}\])?"
+    r"([=<>!~]=?[A-Za-z0-9.*+!,<>=~-]{1,64})?$"
+)
+
+GRAMMARS = {
+    RUN_NAME: "only a-z 0-9 . _ -, beginning with a letter or digit, at most 64 characters",
+    SLURM_WORD: "only letters, digits and . _ @ : + -, at most 128 characters",
+    NODE_EXPR: "node names as Slurm writes them, such as node[3,7-9],gpu12",
+    CONSTRAINT: "node features as in --constraint, such as a100&nvlink, without spaces",
+    ENV_NAME: "only letters, digits and _, not beginning with a digit, at most 128 characters",
+    SBATCH_EXTRA: "one long option such as --comment=team-a, without spaces or quotes",
+    REVISION: "a commit, tag or branch: only letters, digits and . _ / -",
+    CLASS_NAME: "a Python class name, such as LlamaForCausalLM",
+    MODULE_NAME: "a layer name such as q_proj: only letters, digits and . _ * -",
+    ONE_LINE: "one line of text without control characters, not empty",
+    ENV_VALUE: "one line of text without control characters",
+    ARGUMENT: "text without NUL characters, not empty",
+    IMAGE_REF: "an image such as nvcr.io/nvidia/pytorch:24.08-py3: a-z 0-9 . _ : / @ -",
+    APT_NAME: "a Debian package such as git-lfs or git=1:2.39.2",
+    PIP_REQ: "a requirement such as peft or transformers==5.23.0, without spaces",
+}
+"""In words, for the message that refuses a value."""
 
 RunName = Annotated[str, Field(pattern=RUN_NAME)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
+EnvValue = Annotated[str, Field(pattern=ENV_VALUE, max_length=32768)]
+Line = Annotated[str, Field(pattern=ONE_LINE, max_length=4096)]
+Argument = Annotated[str, Field(pattern=ARGUMENT, max_length=32768)]
+Revision = Annotated[str, Field(pattern=REVISION)]

@@ -6,11 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clusterlm.spec.base import Spec
-
-IMAGE_REF = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
-APT_NAME = r"^[a-z0-9][a-z0-9.+-]{0,127}(=[A-Za-z0-9.+:~-]{1,64})?$"
-PIP_REQ = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[[A-Za-z0-9,._-]{1,64}\])?([=<>!~]=?[A-Za-z0-9.*+!,<>=~-]{1,64})?$"
+from clusterlm.spec.base import APT_NAME, IMAGE_REF, PIP_REQ, Spec
 
 
 class Image(Spec):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from clusterlm.spec.base import Spec
-from clusterlm.spec.units import Seconds
+from clusterlm.spec.units import Flag, Seconds
 
 
 class Recovery(Spec):
@@ -15,7 +15,10 @@ class Recovery(Spec):
 
     max_attempts_without_progress: int = Field(3, ge=1, le=100)
     """Give up after this many attempts in a row that left no newer checkpoint."""
-    requeue: bool = True
+    min_nodes: int | None = Field(None, ge=1)
+    """Go on with so few nodes when some are lost and no spare is left; default: resources.nodes.
+    Not with deepspeed, whose checkpoints hold one part per rank."""
+    requeue: Flag = True
     """Go back to the queue on preemption, at the time limit and when too few nodes are left."""
     stop_grace: Seconds = 120
     """Time to save and end after a stop request, and how long before the time limit one is sent."""
@@ -24,4 +27,5 @@ class Recovery(Spec):
     startup_timeout: Seconds = 1800
     """An attempt in which no rank has started by then has failed."""
     hang_after: Literal["auto"] | Seconds = "auto"
-    """No new training step for so long is a hang; auto: 20 times the usual step, at least 10 minutes."""
+    """No new training step for so long is a hang; auto: 20 times the usual step, at least 10 min.
+    """

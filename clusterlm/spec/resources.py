@@ -6,8 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from clusterlm.spec.base import CONSTRAINT, NODE_EXPR, SBATCH_EXTRA, SlurmWord, Spec
-from clusterlm.spec.units import MiB, Seconds
+from clusterlm.spec.base import (
+    CONSTRAINT,
+    LEFT_OUT,
+    NODE_EXPR,
+    SBATCH_EXTRA,
+    SlurmWord,
+    Spec,
+)
+from clusterlm.spec.units import Flag, MiB, Seconds
 
 SbatchExtra = Annotated[str, Field(pattern=SBATCH_EXTRA)]
 
@@ -31,7 +38,8 @@ class Resources(Spec):
     nodes: int = Field(1, ge=1, le=16384)
     """Nodes that train."""
     spares: int = Field(0, ge=0, le=64)
-    """Further nodes held in the allocation, to replace one that fails without a new wait in the queue."""
+    """Further nodes held in the allocation: one that fails is replaced without a wait in the queue.
+    """
     gpus_per_node: int = Field(0, ge=0, le=64)
     """GPUs on each node; 0 trains on the CPU."""
     processes_per_node: int | None = Field(None, ge=1, le=256)
@@ -43,7 +51,8 @@ class Resources(Spec):
     mem: MiB | None = None
     """Memory on each node, such as 900G; default: what the site gives."""
     time: Seconds = 3600
-    """Time limit of one job: 3h, 2d, or Slurm's 4-23:59:59. At the limit the run saves, requeues and resumes."""
+    """Time limit of one job: 3h, 2d, or Slurm's 4-23:59:59. At the limit the run saves, requeues
+    and resumes."""
     partition: SlurmWord | None = None
     """Partition; default: the cluster's."""
     account: SlurmWord | None = None
@@ -56,11 +65,11 @@ class Resources(Spec):
     """Node features, as in `--constraint`."""
     exclude: Annotated[str, Field(pattern=NODE_EXPR)] | None = None
     """Nodes never to use, as in `--exclude`: node[3,7]."""
-    exclusive: bool = False
+    exclusive: Flag = False
     """Ask for whole nodes."""
     extra: list[SbatchExtra] = []
     """Further sbatch options, one each, such as `--comment=team-a`."""
-    preprocess: PreprocessResources = PreprocessResources()
+    preprocess: PreprocessResources = LEFT_OUT
     """Resources of the data phase."""
 
     @property

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from clusterlm.spec.base import Spec
-from clusterlm.spec.units import Count
+from clusterlm.spec.base import Argument, Line, Spec
+from clusterlm.spec.units import Count, Flag
 
 
 class DeepSpeed(Spec):
@@ -15,24 +15,24 @@ class DeepSpeed(Spec):
 
     stage: Literal[0, 1, 2, 3] = 2
     """0 nothing, 1 optimizer state, 2 and gradients, 3 and weights."""
-    offload_optimizer: bool = False
+    offload_optimizer: Flag = False
     """Keep the optimizer state in host memory."""
-    offload_parameters: bool = False
+    offload_parameters: Flag = False
     """Keep the weights in host memory (stage 3)."""
 
 
 class Train(Spec):
     """The trainer's settings; any further key is a transformers.TrainingArguments key."""
 
-    # further keys are checked by name against TrainingArguments in spec/training_arguments.py
+    # further keys are checked by name and type in spec/training_arguments.py
     model_config = ConfigDict(extra="allow")
 
     mode: Literal["full", "adapter"] = "full"
     """What is trained: every weight, or an adapter beside frozen ones."""
     strategy: Literal["ddp", "deepspeed"] = "ddp"
     """How ranks share the work."""
-    deepspeed: DeepSpeed | str | None = None
-    """{stage: 2}, or the path of a DeepSpeed JSON, used as it is."""
+    deepspeed: DeepSpeed | Line | None = None
+    """{stage: 2}, or the path of a DeepSpeed JSON, used as it is; default: stage 2."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic of the forward and backward pass."""
     epochs: float = Field(1.0, gt=0)
@@ -44,10 +44,11 @@ class Train(Spec):
     gradient_accumulation: int | None = Field(None, ge=1)
     """Forward passes per optimizer step; default: what global_batch_size asks for, else 1."""
     global_batch_size: int | None = Field(None, ge=1)
-    """Blocks per optimizer step over all ranks = micro_batch_size x gradient_accumulation x ranks."""
+    """Blocks per optimizer step over all ranks = micro_batch_size x gradient_accumulation x ranks.
+    """
     learning_rate: float = Field(2e-5, gt=0)
     """Highest learning rate."""
-    lr_scheduler: str = "cosine"
+    lr_scheduler: Line = "cosine"
     """Name of a transformers scheduler: cosine, linear, constant_with_warmup, ..."""
     warmup: float = Field(0.0, ge=0)
     """Steps of warm-up; below 1: share of all steps."""
@@ -55,21 +56,22 @@ class Train(Spec):
     """AdamW weight decay."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Clip gradients to this norm; 0 switches it off."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Flag = False
     """Recompute activations in the backward pass to save memory."""
     logging_steps: int = Field(10, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
     save_steps: int = Field(500, ge=1)
     """Optimizer steps between two checkpoints."""
     eval_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between two evaluations; default: save_steps when there is validation data."""
+    """Optimizer steps between two evaluations; default: save_steps when there is validation data.
+    """
     keep_checkpoints: int = Field(2, ge=2)
     """Verified checkpoints kept; two at least, so that one survives a bad write."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seed of initial weights, dropout and block order."""
-    command: list[str] | None = Field(None, min_length=1)
-    """The user's own script instead of the built-in trainer: [my_train.py, --flag]. Launch, logs, watch,
-    stop and resume stay the same; docs/own-script.md lists the environment it gets."""
+    command: list[Argument] | None = Field(None, min_length=1)
+    """The user's own script instead of the built-in trainer: [my_train.py, --flag]. Launch, logs,
+    watch, stop and resume stay the same; docs/own-script.md lists the environment it gets."""
 
     @property
     def further_arguments(self) -> dict[str, Any]:

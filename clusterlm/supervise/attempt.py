@@ -11,9 +11,9 @@ from clusterlm.node.heartbeat import BeatWatch
 from clusterlm.node.records import read_beats, read_exits, read_starts
 from clusterlm.paths import AttemptPaths
 from clusterlm.spec.recovery import Recovery
-from clusterlm.supervise.judge import AttemptView
 from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.step import Step
+from clusterlm.supervise.views import AttemptView
 
 TAIL_BYTES = 8192
 

@@ -1,7 +1,7 @@
 """Decides, in one place and from values only, what a run's state is and what happens next.
 
     judge_attempt(AttemptView)          -> Finding | None    has this attempt ended, and why?
-    decide(Finding, past, Left)        -> Verdict           what to do about it
+    decide(Finding, past, Left)         -> Verdict           what to do about it
     judge_run(RunView)                  -> Verdict           what `status` shows
 
 Pure: exit records, heartbeats, Slurm's row and the clock come in as values. A verdict quotes its
@@ -10,15 +10,23 @@ evidence. Being blind (no fresh record and no answer from the scheduler) is UNKN
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 
 from clusterlm.node.codes import EXIT_RESUME
 from clusterlm.node.records import ExitRecord, first_failure
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.history import History
 from clusterlm.supervise.slurm_states import JobRow, Life
+from clusterlm.supervise.views import (
+    Action,
+    AttemptView,
+    Finding,
+    Left,
+    PastAttempt,
+    RunView,
+    Verdict,
+)
 
 SILENT_SUPERVISOR_S = 45.0
 """The batch step writes every 5 s; nine missed ones are no hiccup of a shared file system."""
@@ -27,82 +35,8 @@ SUBMIT_TAKES_S = 60.0
 """From the first event of a run to the id of its job; sbatch may wait for a busy controller."""
 
 
-class Action(str, Enum):
-    """What the supervisor does next."""
-
-    FINISH = "finish"
-    RETRY = "retry"
-    REQUEUE = "requeue"
-    STOP = "stop"
-
-
-@dataclass(frozen=True)
-class AttemptView:
-    """What the supervisor sees of one attempt at one moment."""
-
-    exits: Sequence[ExitRecord] = ()
-    expected_ranks: int = 1
-    step_code: int | None = None
-    """Exit code of srun (or of the script); None while it runs."""
-    step_tail: str = ""
-    """Last lines of step.log, for failures before any rank lived."""
-    stop_reason: str | None = None
-    silent: dict[str, float] = field(default_factory=dict)
-    """Hosts whose heartbeat has not changed for longer than the limit, with the seconds."""
-    started_s_ago: float = 0.0
-    ranks_seen: int = 0
-    step_s_ago: float | None = None
-    """Seconds since the training step last changed; None before the first."""
-    usual_step_s: float | None = None
-    startup_timeout_s: float = 1800.0
-    hang_after_s: float | None = None
-    """None: 20 times the usual step, at least 10 minutes."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Why an attempt is over."""
-
-    cause: Cause
-    evidence: str
-    rank: int | None = None
-    host: str | None = None
-    code: int | None = None
-    signal: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class PastAttempt:
-    """An earlier attempt of the same phase, since the last submit or resume."""
-
-    cause: Cause
-    newest_step: int | None
-
-
-@dataclass(frozen=True)
-class Left:
-    """What is left to go on with."""
-
-    healthy_nodes: int
-    wanted_nodes: int
-    least_nodes: int
-    may_requeue: bool
-    newest_step: int | None = None
-    """Newest verified checkpoint now."""
-    max_without_progress: int = 3
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A state, why, on what evidence, and what follows."""
-
-    state: State
-    cause: Cause | None = None
-    evidence: str = ""
-    action: Action | None = None
-    finding: Finding | None = None
-    blind_since_s: float | None = None
+# srun's word on the first task that ended badly, that is on a node's agent
+_BROKEN_TASK = re.compile(r"^srun: error: (\S+): tasks? \d+: (?:Killed|Exited with .*)$", re.M)
 
 
 def judge_attempt(view: AttemptView) -> Finding | None:
@@ -165,6 +99,11 @@ def _of_rank(exit_: ExitRecord, step_tail: str) -> Finding:
 def _of_step(view: AttemptView) -> Finding:
     ended = len(view.exits)
     saved = ended > 0 and all(e.code == EXIT_RESUME for e in view.exits)
+    broken = _BROKEN_TASK.search(view.step_tail)
+    if view.stop_reason == "preempted" and broken and "DUE TO" not in view.step_tail:
+        # an agent took srun's clearing up after another node for preemption, and had its ranks save
+        text = f"the agent on {broken[1]} was lost ({broken[0].strip()})"
+        return Finding(Cause.RANK_KILLED, text, host=broken[1])
     if view.stop_reason and (saved or view.step_code != 0 or ended < view.expected_ranks):
         cause = {
             "cancel": Cause.CANCELLED,
@@ -236,27 +175,6 @@ def _attempts_without_progress(past: Sequence[PastAttempt], newest: int | None) 
             break
         count += 1
     return count
-
-
-@dataclass(frozen=True)
-class RunView:
-    """What a reader sees of a run at one moment."""
-
-    history: History
-    supervisor_s_ago: float | None = None
-    """Age of supervisor.json; None when it was never written for the current job."""
-    supervisor_host: str | None = None
-    silent: dict[str, float] = field(default_factory=dict)
-    """Hosts without a fresh heartbeat, as the supervisor sees it, with the seconds."""
-    progress_step: int | None = None
-    row: JobRow | None = None
-    """Row of the job that matters now; None: not asked, or the scheduler does not know it."""
-    row_phase: str | None = None
-    """Phase of that job."""
-    row_is_blind: bool = False
-    """The scheduler was asked and did not answer."""
-    row_s_ago: float = 0.0
-    now: float = 0.0
 
 
 def judge_run(view: RunView) -> Verdict:

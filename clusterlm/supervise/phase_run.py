@@ -17,10 +17,10 @@ from clusterlm.supervise.allocation import Allocation
 from clusterlm.supervise.attempt import Attempt
 from clusterlm.supervise.causes import Cause
 from clusterlm.supervise.history import read_history, record
-from clusterlm.supervise.judge import Action, AttemptView, Finding, PastAttempt, Verdict
 from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.pulse import Pulse
 from clusterlm.supervise.step import Step, step_argv
+from clusterlm.supervise.views import Action, AttemptView, Finding, Left, PastAttempt, Verdict
 
 TICK_S = 0.5
 
@@ -241,10 +241,10 @@ class PhaseRun:
         healthy = [h for h in self.allocation.hosts if h not in self._bad_hosts]
         return healthy[: self.job.resources.nodes if self.phase == "train" else 1]
 
-    def _left(self, newest: int | None) -> judge.Left:
+    def _left(self, newest: int | None) -> Left:
         wanted = self.job.resources.nodes if self.phase == "train" else 1
         healthy = sum(h not in self._bad_hosts for h in self.allocation.hosts)
-        return judge.Left(
+        return Left(
             healthy_nodes=healthy,
             wanted_nodes=wanted,
             least_nodes=min(wanted, self.job.recovery.min_nodes or wanted),

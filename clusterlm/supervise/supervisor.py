@@ -21,9 +21,9 @@ from clusterlm.spec.job import Job
 from clusterlm.supervise.allocation import job_is_running, read_allocation
 from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.history import record
-from clusterlm.supervise.judge import Action, Finding, Verdict
 from clusterlm.supervise.phase_run import PhaseRun
 from clusterlm.supervise.predecessor import wait_for_data
+from clusterlm.supervise.views import Action, Finding, Verdict
 
 RETRY_DELAYS_S = (1.0, 5.0, 15.0, 30.0)
 

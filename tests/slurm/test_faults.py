@@ -53,8 +53,8 @@ def test_submit_and_watch_exits_one_when_the_run_failed(user: User) -> None:
 def test_a_killed_rank_is_retried_from_the_newest_checkpoint(user: User) -> None:
     user.submits(counting("killed", 60))
     user.wait_for_step("killed", 15)
-    # two processes match: the rank and its parent; only the rank itself is to die
-    pids = user.bed.kill_node_processes("node2", r"python\S* \S*counting\.py 60$")
+    # the rank itself, not one of its parents, whose command lines end alike
+    pids = user.bed.kill_node_processes("node2", r"^\S*python\S* \S*counting\.py 60$")
     assert pids
     assert user.wait_for_end("killed")["state"] == "DONE"
     ended = user.events("killed", "attempt_ended")

@@ -1,0 +1,216 @@
+"""status, logs, why: the commands that look and change nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from clusterlm.cluster.logs import Wanted
+    from clusterlm.cluster.run_status import RunStatus
+    from clusterlm.paths import RunPaths
+
+ENDED_SHOWN = 20
+ADVICE_FOR = 3
+"""So few runs in the table: what to do is written under it."""
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run, or its folder.")]
+RunNames = Annotated[
+    list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs; default: all.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+class PhaseName(str, Enum):
+    """A phase, as typed."""
+
+    preprocess = "preprocess"
+    train = "train"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("status")(status)
+    app.command("logs")(logs)
+    app.command("why")(why)
+
+
+def status(
+    runs: RunNames = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow until all have ended.")] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"Also more than {ENDED_SHOWN} runs that have ended.")
+    ] = False,
+) -> None:
+    """Show what runs do, from wherever you ask; two scheduler calls at most."""
+    with _quiet_pipe():
+        if watch:
+            raise typer.Exit(_watch(runs))
+        found, notes = _read(runs)
+        if as_json:
+            _print_json([one.to_json() for one in found])
+            return
+        shown = found if show_all or runs else _without_old(found)
+        _print_table(shown)
+        if len(shown) < len(found):
+            typer.echo(f"and {len(found) - len(shown)} more that have ended: --all")
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+
+
+def logs(
+    run: RunName,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
+    phase: Annotated[PhaseName | None, typer.Option(help="Only this phase.")] = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="Only this rank.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Only tracebacks and errors.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="How many lines.")] = 50,
+) -> None:
+    """Print the logs of all nodes and ranks as one text: the newest attempt, unless told."""
+    from clusterlm.cluster.logs import Wanted
+    from clusterlm.cluster.status import find_run
+
+    paths = find_run(run)
+    wanted = Wanted(phase.value if phase else None, rank, attempt, errors)
+    with _quiet_pipe():
+        if follow:
+            _follow(paths, wanted, lines)
+        else:
+            _print_newest(paths, wanted, lines)
+
+
+def why(run: RunName, as_json: AsJson = False) -> None:
+    """Say why a run is as it is: the first failure in time, its traceback, and what to do."""
+    from clusterlm.cluster.status import StatusReader, find_run
+    from clusterlm.cluster.why import explain
+    from clusterlm.errors import RunError
+
+    paths = find_run(run)
+    reader = StatusReader(paths.root.parent)
+    found = reader.read([paths.name])
+    if not found:
+        raise RunError("; ".join(reader.notes))
+    explanation = explain(paths, found[0])
+    with _quiet_pipe():
+        if as_json:
+            _print_json(explanation.to_json())
+        else:
+            typer.echo("\n".join(explanation.lines()))
+
+
+def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
+    from clusterlm.cluster.status import StatusReader, find_run
+    from clusterlm.paths import runs_dir
+
+    if not runs:
+        reader = StatusReader(runs_dir())
+        return reader.read(), reader.notes
+    found, notes = [], []
+    by_folder: dict[Path, list[str]] = {}
+    for paths in map(find_run, runs):
+        by_folder.setdefault(paths.root.parent, []).append(paths.name)
+    for folder, names in by_folder.items():
+        reader = StatusReader(folder)
+        found += reader.read(names)
+        notes += reader.notes
+    return found, notes
+
+
+def _without_old(found: list[RunStatus]) -> list[RunStatus]:
+    living = [one for one in found if not one.state.is_final]
+    return living + [one for one in found if one.state.is_final][:ENDED_SHOWN]
+
+
+def _print_table(found: list[RunStatus]) -> None:
+    from clusterlm.cluster.table import plain_table, rich_table
+
+    if not found:
+        typer.echo("no runs yet; start one with: clusterlm submit JOB.yaml")
+        return
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rich_table(found))
+    else:
+        typer.echo("\n".join(plain_table(found)))
+    if len(found) <= ADVICE_FOR:
+        for one in found:
+            if one.advice:
+                typer.echo(f"{one.run}: {one.advice}")
+
+
+def _watch(runs: list[str] | None) -> int:
+    from clusterlm.cluster.status import StatusReader, find_run
+    from clusterlm.cluster.watch import watch_all, watch_run
+    from clusterlm.paths import runs_dir
+
+    if not runs:
+        return watch_all(StatusReader(runs_dir()), None)
+    paths = [find_run(run) for run in runs]
+    if len(paths) == 1:
+        return watch_run(paths[0])
+    return watch_all(StatusReader(paths[0].root.parent), [p.name for p in paths])
+
+
+def _follow(paths: RunPaths, wanted: Wanted, lines: int) -> None:
+    from clusterlm.cluster.follow import follow
+    from clusterlm.cluster.table import one_line
+
+    try:
+        end = follow(paths, wanted, lines, say=_say_at_once)
+    except KeyboardInterrupt:
+        typer.echo(f"\n{paths.name} goes on; end it with: clusterlm cancel {paths.name}", err=True)
+        raise typer.Exit(130) from None
+    _say_at_once(f"--- {paths.name} is {one_line(end)} ---")
+
+
+def _say_at_once(line: str) -> None:
+    print(line, flush=True)
+
+
+def _print_newest(paths: RunPaths, wanted: Wanted, count: int) -> None:
+    from clusterlm.cluster.logs import newest_lines
+    from clusterlm.supervise.history import read_history
+
+    lines, offsets = newest_lines(paths, wanted, count)
+    for line in lines:
+        print(line)
+    if lines:
+        return
+    job = read_history(paths).jobs.get("preprocess")
+    if job is not None and job.owner != paths.name and wanted.phase != "train":
+        hint = f"its data is prepared by run {job.owner}: clusterlm logs {job.owner}"
+    elif offsets:
+        hint = "no such lines so far"
+    else:
+        hint = f"no logs so far; what it waits for: clusterlm why {paths.name}"
+    typer.echo(hint, err=True)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value))
+
+
+@contextmanager
+def _quiet_pipe() -> Iterator[None]:
+    """`clusterlm logs RUN | head` ends without a word, and an old locale shows `?` for a letter."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None

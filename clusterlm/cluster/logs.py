@@ -1,0 +1,155 @@
+"""Every log of a run as one text: files of all nodes and ranks, merged, each line with its origin.
+
+    [rank 3 node2] step 40 loss 5.1          logs/rank3.log
+    [node2] torchrun: ...                    logs/node1.log
+    [step] srun: error: ...                  logs/step.log
+    [batch] ...                              what the batch step itself printed
+
+Lines carry no time, so the order between files is that of reading. Follow is `follow.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterlm.cluster.log_text import ErrorFilter, readable
+from clusterlm.cluster.tail import Tail, last_lines
+from clusterlm.node.files import read_json
+from clusterlm.paths import PHASES, AttemptPaths, Phase, RunPaths
+from clusterlm.supervise.history import read_history
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines."""
+
+    phase: Phase | None = None
+    rank: int | None = None
+    attempt: int | None = None
+    errors: bool = False
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (self.phase,) if self.phase else PHASES
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One file and the attempt that it belongs to; the batch step's own belongs to a job."""
+
+    path: Path
+    attempt: AttemptPaths | None = None
+
+    def label(self) -> str:
+        """The prefix of its lines; the host is known some seconds after the file."""
+        if self.attempt is None:
+            return "[batch]"
+        match = re.fullmatch(r"(rank|node)(\d+)", self.path.stem)
+        if match is None:
+            return f"[{self.path.stem}]"
+        name, number = match[1], match[2]
+        host = _host(self.attempt, f"{name}{number}.json")
+        if name == "node":
+            return f"[{host or f'node {number}'}]"
+        return f"[rank {number} {host}]" if host else f"[rank {number}]"
+
+
+def _host(attempt: AttemptPaths, name: str) -> str:
+    for folder in (attempt.heartbeats, attempt.exits):
+        fields = read_json(folder / name)
+        if fields and fields.get("host"):
+            return readable(str(fields["host"]).encode())
+    return ""
+
+
+def attempts_of(run: RunPaths, wanted: Wanted) -> list[AttemptPaths]:
+    """Attempts that may have lines that are wanted, the newest last.
+
+    A resume may prepare the data again, so the order is that of time and not of the phases; the
+    folder of a living attempt changes all the time.
+    """
+    found = [
+        run.attempt(phase, number)
+        for phase in wanted.phases
+        for number in run.attempt_numbers(phase)
+        if wanted.attempt in (None, number)
+    ]
+    return sorted(found, key=lambda attempt: _changed(attempt.root))
+
+
+def files_of(attempt: AttemptPaths, wanted: Wanted) -> list[LogFile]:
+    """Log files of one attempt that are there now, by name."""
+    pattern = "*.log" if wanted.rank is None else f"rank{wanted.rank}.log"
+    return [LogFile(path, attempt) for path in sorted(attempt.logs.glob(pattern))]
+
+
+def batch_files(run: RunPaths, wanted: Wanted) -> list[LogFile]:
+    """What the batch steps of the run's jobs printed; not wanted with a rank or an attempt."""
+    if wanted.rank is not None or wanted.attempt is not None:
+        return []
+    history = read_history(run)
+    jobs = [job for job in history.jobs.values() if job.phase in wanted.phases]
+    names = [f"{job.job_id}_0_log.{kind}" for job in jobs for kind in ("out", "err")]
+    return [LogFile(run.submitit / name) for name in names if (run.submitit / name).exists()]
+
+
+def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], dict[Path, int]]:
+    """The last lines of the newest attempt, a fair share of each file, the newest file last.
+
+    Returns:
+        The lines, and for each file the offset where following goes on.
+    """
+    attempts = attempts_of(run, wanted)
+    files = files_of(attempts[-1], wanted) if attempts else []
+    files += batch_files(run, wanted)
+    taken = {file.path: _end_of(file, wanted, count) for file in files}
+    newest = sorted(files, key=lambda file: _changed(file.path), reverse=True)
+    shares = _fair_shares([len(taken[f.path][0]) for f in newest], count)
+    lines: list[str] = []
+    for file, share in reversed(list(zip(newest, shares, strict=True))):
+        label = file.label()
+        lines += [f"{label} {text}" for text in taken[file.path][0][-share:] if share]
+    return lines, {path: offset for path, (_, offset) in taken.items()}
+
+
+def _end_of(file: LogFile, wanted: Wanted, count: int) -> tuple[list[str], int]:
+    if not wanted.errors:
+        raw, offset = last_lines(file.path, count)
+        return [readable(line) for line in raw], offset
+    # errors may stand anywhere: the whole file passes by, the last `count` of them stay
+    filtered = ErrorFilter()
+    tail = Tail(file.path)
+    kept: deque[str] = deque(maxlen=max(count, 1))
+    kept.extend(line for line in _all_lines(tail) if filtered.passes(line))
+    return list(kept), tail.offset
+
+
+def _all_lines(tail: Tail) -> Iterator[str]:
+    while not tail.is_at_end:
+        yield from map(readable, tail.read(0.0))
+    yield from map(readable, tail.read(0.0, is_last=True))
+
+
+def _fair_shares(lengths: list[int], total: int) -> list[int]:
+    """How many lines of each file: short ones give what they do not need to the others.
+
+    lengths 2, 30, 90 and 50 lines in all: 2, 24, 24.
+    """
+    shares = [0] * len(lengths)
+    left = total
+    by_length = sorted(range(min(len(lengths), total)), key=lambda i: lengths[i])
+    for position, index in enumerate(by_length):
+        shares[index] = min(lengths[index], left // (len(by_length) - position))
+        left -= shares[index]
+    return shares
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,90 @@
+"""What a run has come to, read from its metrics: how the loss fell, tokens, time, attempts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from clusterlm.node.files import read_jsonl
+from clusterlm.paths import RunPaths
+from clusterlm.spec.units import spoken
+
+ENDS = 5
+"""The loss of one logged step is noisy: start and end are means of up to so many lines."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report of a run. None where the run has logged nothing."""
+
+    first_loss: float | None
+    last_loss: float | None
+    eval_loss: float | None
+    steps: int | None
+    tokens: int | None
+    seconds: float | None
+    """From the start of the run to its end, or to its newest event."""
+    attempts: int
+    """Of the training."""
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = []
+        if self.first_loss is not None and self.last_loss is not None:
+            lines.append(f"loss      {_fall(self.first_loss, self.last_loss)}")
+        if self.eval_loss is not None:
+            lines.append(f"eval loss {self.eval_loss:.3f}")
+        done = []
+        if self.steps is not None:
+            done.append(f"{self.steps} steps")
+        if self.tokens is not None:
+            done.append(f"{self.tokens:,} tokens")
+        if self.seconds is not None:
+            done.append(spoken(self.seconds))
+        if self.attempts > 1:
+            done.append(f"{self.attempts} attempts")
+        if done:
+            lines.append(f"trained   {', '.join(done)}")
+        return lines
+
+
+def _fall(first: float, last: float) -> str:
+    change = f"{(last - first) / first:+.0%}" if first else ""
+    return f"{first:.3f} at the start, {last:.3f} at the end ({change})"
+
+
+def read_outcome(run: RunPaths) -> Outcome:
+    """Read what the run has logged so far."""
+    rows, _ = read_jsonl(run.metrics)
+    losses = _numbers(rows, "loss")
+    ends = max(1, min(ENDS, len(losses) // 4))
+    steps, tokens = _numbers(rows, "step"), _numbers(rows, "tokens")
+    eval_losses = _numbers(rows, "eval_loss")
+    return Outcome(
+        first_loss=_mean(losses[:ends]),
+        last_loss=_mean(losses[-ends:]),
+        eval_loss=eval_losses[-1] if eval_losses else None,
+        steps=int(max(steps)) if steps else None,
+        tokens=int(max(tokens)) if tokens else None,
+        seconds=_seconds(run),
+        attempts=len(run.attempt_numbers("train")),
+    )
+
+
+def _numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
+    # a loss that is no longer a number is written as NaN
+    values = [row.get(name) for row in rows]
+    return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _seconds(run: RunPaths) -> float | None:
+    """Without the time in the queue: from the first phase that began."""
+    events, _ = read_jsonl(run.events)
+    begun = [e["time"] for e in events if e.get("event") == "phase_started" and "time" in e]
+    last = [e["time"] for e in events if "time" in e]
+    return max(0.0, last[-1] - begun[0]) if begun else None

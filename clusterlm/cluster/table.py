@@ -1,0 +1,113 @@
+"""How a status looks: one table for `status`, plain or by rich, and the lines of a single run.
+
+Knows nothing of where the values come from. Text that stems from logs or schedulers is made safe
+here, for it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.run_status import RunStatus
+from clusterlm.spec.units import spoken
+from clusterlm.supervise.causes import State
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADS = ("RUN", "STATE", "PHASE", "STEP", "LOSS", "TOK/S", "ETA", "SEEN", "WHY")
+COLOURS = {
+    State.PENDING: "yellow",
+    State.PREPROCESSING: "cyan",
+    State.STARTING: "cyan",
+    State.TRAINING: "green",
+    State.STALLED: "red",
+    State.RETRYING: "magenta",
+    State.STOPPING: "yellow",
+    State.DONE: "green",
+    State.STOPPED: "red",
+    State.CANCELLED: "yellow",
+    State.UNKNOWN: "red",
+}
+
+
+def cells(status: RunStatus) -> tuple[str, ...]:
+    """One row, by HEADS."""
+    return (
+        status.run,
+        status.state.value,
+        status.phase,
+        steps(status),
+        "" if status.loss is None else f"{status.loss:.4g}",
+        "" if status.tokens_per_s is None else f"{status.tokens_per_s:,.0f}",
+        "" if status.eta_s is None else spoken(status.eta_s),
+        seen(status),
+        why(status),
+    )
+
+
+def steps(status: RunStatus) -> str:
+    """`40/300`."""
+    if status.step is None:
+        return ""
+    return f"{status.step}/{status.total_steps}" if status.total_steps else str(status.step)
+
+
+def seen(status: RunStatus) -> str:
+    """How old the news is, and who brought it: `3 s (squeue)`."""
+    if status.updated_s_ago is None:
+        return status.source
+    return f"{spoken(status.updated_s_ago)} ({status.source})"
+
+
+def why(status: RunStatus) -> str:
+    """Cause and evidence, or what the phase does just now, on one safe line."""
+    parts = [status.cause.words] if status.cause and status.state is not State.DONE else []
+    if status.evidence:
+        parts.append(status.evidence)
+    elif status.doing and not status.state.is_final:
+        parts.append(status.doing)
+    return readable(": ".join(parts).replace("\n", " ").encode())
+
+
+def plain_table(statuses: Sequence[RunStatus]) -> list[str]:
+    """Aligned columns without control codes."""
+    rows = [HEADS, *(cells(status) for status in statuses)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def rich_table(statuses: Iterable[RunStatus]) -> Table:
+    """The same for a terminal, fitted to its width."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in HEADS:
+        # the last column takes what is left; the others are never broken
+        table.add_column(head, no_wrap=head != "WHY", overflow="fold", header_style="bold")
+    for status in statuses:
+        # Text, not str: square brackets in an error are no markup
+        row = [Text(cell) for cell in cells(status)]
+        row[1].stylize(COLOURS[status.state])
+        table.add_row(*row)
+    return table
+
+
+def one_line(status: RunStatus) -> str:
+    """A run at one moment on one line, for a pipe."""
+    return "  ".join(filter(None, (status.state.value, *figures(status), why(status))))
+
+
+def figures(status: RunStatus) -> list[str]:
+    """Step, loss, speed and time left, as far as they are known."""
+    found = [f"step {steps(status)}"] if status.step is not None else []
+    if status.loss is not None:
+        found.append(f"loss {status.loss:.4g}")
+    if status.tokens_per_s is not None:
+        found.append(f"{status.tokens_per_s:,.0f} tokens/s")
+    if status.eta_s is not None:
+        found.append(f"{spoken(status.eta_s)} left")
+    return found

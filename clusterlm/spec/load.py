@@ -1,0 +1,159 @@
+"""job.yaml -> Job, or every mistake in it at once.
+
+    text -> values with lines -> --set -> old names -> absolute paths -> sections -> rules
+
+A section with a mistake does not keep the others from being checked: only the rules that read it
+are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.spec.document import Document, NotYaml, read_document
+from clusterlm.spec.job import Job, build_validators
+from clusterlm.spec.local_paths import make_paths_absolute
+from clusterlm.spec.mistakes import problems_of
+from clusterlm.spec.overrides import apply_overrides
+from clusterlm.spec.place import Place, dotted, is_within, line_of
+from clusterlm.spec.rules import RULES, notes_on
+from clusterlm.spec.training_arguments import read_flags, translate_old_names
+from clusterlm.spec.wording import printable
+
+LARGEST_FILE = 2**20
+
+
+@dataclass(frozen=True)
+class LoadedJob:
+    """A job that may be submitted.
+
+    Attributes:
+        job: with every default filled in and every path absolute.
+        text: the file as the user wrote it.
+        path: where it was read, absolute.
+        overrides: the `--set` that were applied, in order.
+        notes: what was read as something else than was written; for the user to see.
+    """
+
+    job: Job
+    text: str
+    path: Path
+    overrides: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
+    """Read, complete and check a job.yaml.
+
+    Args:
+        path: the file; what it names is relative to its folder.
+        overrides: `a.b.c=value`, each read as YAML, applied in order before anything is checked.
+
+    Raises:
+        SpecError: with every mistake, each with its place and line.
+        ClusterLMError: the file cannot be read at all.
+    """
+    path = path.absolute()
+    source = printable(path.name)
+    text = _read_text(path)
+    try:
+        document = read_document(text)
+    except NotYaml as error:
+        raise SpecError(source, [error.problem]) from error
+    set_places, problems = apply_overrides(document.values, overrides)
+    notes = _translate(document.values)
+    bad_paths = make_paths_absolute(document.values, str(path.parent))
+    job, mistakes = _check(document.values, {p.where.partition(".")[0] for p in bad_paths})
+    problems += [*bad_paths, *mistakes]
+    placed = [_with_origin(problem, document, set_places) for problem in problems]
+    placed = list(dict.fromkeys([*document.problems, *placed]))
+    if placed or job is None:
+        raise SpecError(source, sorted(placed, key=lambda p: (p.line is None, p.line or 0)))
+    return LoadedJob(job, text, path, tuple(overrides), (*notes, *notes_on(job)))
+
+
+def _read_text(path: Path) -> str:
+    shown = printable(str(path))
+    if path.is_dir():
+        raise ClusterLMError(f"{shown} is a folder; give the job.yaml in it")
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise ClusterLMError(f"{shown}: no such file; give the path of a job.yaml") from None
+    except (OSError, ValueError) as error:
+        raise ClusterLMError(f"{shown}: cannot be read: {error}") from error
+    if len(raw) > LARGEST_FILE:
+        raise ClusterLMError(f"{shown} is larger than 1 MiB; this is no job.yaml")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ClusterLMError(f"{shown} is not UTF-8 (line {line}); save it as UTF-8") from error
+
+
+def _translate(values: dict[str, Any]) -> list[str]:
+    notes = []
+    train, model = values.get("train"), values.get("model")
+    if isinstance(train, dict):
+        notes += translate_old_names(train)
+        read_flags(train)
+    if isinstance(model, dict) and "torch_dtype" in model and "dtype" not in model:
+        model["dtype"] = model.pop("torch_dtype")
+        notes.append("model.torch_dtype is now called dtype; read as that")
+    # a section whose keys are all commented out is a section left out
+    for key in [key for key, value in values.items() if value is None and key in Job.model_fields]:
+        del values[key]
+    return notes
+
+
+def _check(values: dict[str, Any], broken: set[str]) -> tuple[Job | None, list[Problem]]:
+    """The job, if its sections are sound, and the mistakes in them and between them.
+
+    Args:
+        values: what was written, completed.
+        broken: sections in which a mistake was found before.
+    """
+    build_validators()
+    try:
+        job = Job.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        broken = broken | {str(e["loc"][0]) for e in errors}
+        sound = _sound_part(values, [e["loc"] for e in errors], broken)
+        return None, problems_of(errors, Job) + _problems_between(sound, broken)
+    return job, _problems_between(job, broken)
+
+
+def _sound_part(values: dict[str, Any], mistaken: list[Place], broken: set[str]) -> Job:
+    """A job of the sections without mistakes; what stands in for the others is read by no rule."""
+    sound = {key: value for key, value in values.items() if key not in broken}
+    # every key of train has a default, so the sound ones stay: a rule looks at the further keys
+    if isinstance(train := values.get("train"), dict):
+        bad_keys = {place[1] for place in mistaken if place[0] == "train"}
+        sound["train"] = {key: value for key, value in train.items() if key not in bad_keys}
+    return Job.model_validate({"name": "unnamed", **sound})
+
+
+def _problems_between(job: Job, broken: set[str]) -> list[Problem]:
+    """Problems of every rule that reads sound sections only."""
+    checks = [check for check, reads in RULES if broken.isdisjoint(reads)]
+    return [problem for check in checks for problem in check(job)]
+
+
+def _with_origin(problem: Problem, document: Document, set_places: list[Place]) -> Problem:
+    """The problem with its line in the file, or named after the `--set` that brought it."""
+    if problem.where.startswith("--set"):
+        return problem
+    where, line = problem.where, line_of(problem.where, document.lines)
+    for place in map(dotted, set_places):
+        # `--set dta.seed=1` brings a whole section, `dta`, that no line of the file has
+        if is_within(where, place) or (line is None and is_within(place, where)):
+            return Problem(f"--set {where}", problem.message)
+    return Problem(where, problem.message, line)

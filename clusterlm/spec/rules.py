@@ -1,0 +1,223 @@
+"""What the sections of a job must be to each other: small pure rules, all of them in RULES.
+
+A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
+when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
+the training stand in `rules_training.py`, those that look at the disk in `rules_files.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from clusterlm.errors import Problem
+from clusterlm.spec import rules_files, rules_training
+from clusterlm.spec.job import LOCAL, SLURM, Job
+from clusterlm.spec.train import DeepSpeed
+from clusterlm.spec.units import spoken
+from clusterlm.spec.wording import times
+
+CLUSTERS = (LOCAL, SLURM)
+
+OWN_SBATCH_OPTIONS = {
+    "--account": "write resources.account",
+    "--array": "a run is one job",
+    "--constraint": "write resources.constraint",
+    "--cpus-per-task": "write resources.cpus_per_node",
+    "--dependency": "clusterlm chains the phases",
+    "--error": "logs lie in the run directory",
+    "--exclude": "write resources.exclude",
+    "--exclusive": "write resources.exclusive: true",
+    "--export": "write env",
+    "--gpus-per-node": "write resources.gpus_per_node",
+    "--gres": "write resources.gpus_per_node and gpu_type",
+    "--job-name": "write name",
+    "--kill-on-invalid-dep": "clusterlm chains the phases",
+    "--mem": "write resources.mem",
+    "--no-kill": "clusterlm sets it",
+    "--no-requeue": "write recovery.requeue: false",
+    "--nodes": "write resources.nodes",
+    "--ntasks": "clusterlm starts one task on each node",
+    "--ntasks-per-node": "clusterlm starts one task on each node",
+    "--open-mode": "clusterlm sets it",
+    "--output": "logs lie in the run directory",
+    "--parsable": "clusterlm reads sbatch's answer",
+    "--partition": "write resources.partition",
+    "--qos": "write resources.qos",
+    "--requeue": "write recovery.requeue: true",
+    "--reservation": "write resources.reservation",
+    "--signal": "write recovery.stop_grace",
+    "--time": "write resources.time",
+    "--wrap": "write train.command",
+}
+"""Options of sbatch that clusterlm writes itself."""
+
+ONLY_SLURM = (
+    *("partition", "account", "qos", "reservation", "constraint", "exclude"),
+    *("exclusive", "extra", "gpu_type"),
+)
+"""Keys of resources that mean nothing without a scheduler."""
+
+LAUNCHER_NAME = (
+    r"(CLUSTERLM|SLURM)_.*|RANK|LOCAL_RANK|GROUP_RANK"
+    r"|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
+)
+SECRET_NAME = r"(?i).*_(TOKEN|API_KEY|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|PASSWORD)"
+# what tokens look like: with the sign of their issuer, or (where a name should be) long and random
+TOKEN = r"(hf_|ghp_|gho_|github_pat_|glpat-|sk-|xox[bp]-)\S{16,}"
+RANDOM = r"[0-9a-f]{32,}|[A-Za-z0-9]{40,}"
+
+
+def cluster_is_known(job: Job) -> Iterator[Problem]:
+    """`local` or `slurm`."""
+    if job.cluster not in CLUSTERS:
+        accepted = ", ".join(CLUSTERS)
+        message = f'"{job.cluster}": profiles come with a later version; accepted: {accepted}'
+        yield Problem("cluster", message)
+
+
+def local_is_one_node(job: Job) -> Iterator[Problem]:
+    """This machine is one node, and there is no other to replace it."""
+    if job.cluster != LOCAL:
+        return
+    for key, wanted in (("nodes", 1), ("spares", 0)):
+        if (found := getattr(job.resources, key)) != wanted:
+            message = f"cluster: local is this one machine; write {wanted}, found {found}"
+            yield Problem(f"resources.{key}", message)
+
+
+def min_nodes_can_be_kept(job: Job) -> Iterator[Problem]:
+    """Fewer nodes than asked for, and only where a checkpoint does not depend on their number."""
+    fewest, nodes = job.recovery.min_nodes, job.resources.nodes
+    if fewest is None:
+        return
+    if fewest > nodes:
+        yield Problem("recovery.min_nodes", f"{fewest} is more than resources.nodes, {nodes}")
+    elif fewest < nodes and job.train.strategy == "deepspeed":
+        message = f"a DeepSpeed checkpoint has one part per rank; write {nodes}, or strategy: ddp"
+        yield Problem("recovery.min_nodes", message)
+
+
+def gpus_serve_all_processes(job: Job) -> Iterator[Problem]:
+    """No two ranks share a GPU."""
+    gpus, ranks = job.resources.gpus_per_node, job.resources.processes_per_node
+    if gpus > 0 and ranks is not None and ranks > gpus:
+        message = f"{ranks} processes on {times(gpus, 'GPU')}; each needs its own: at most {gpus}"
+        yield Problem("resources.processes_per_node", message)
+
+
+def sbatch_extras_are_not_ours(job: Job) -> Iterator[Problem]:
+    """Options that clusterlm writes itself have keys of their own."""
+    for number, option in enumerate(job.resources.extra):
+        name = option.partition("=")[0]
+        if name in OWN_SBATCH_OPTIONS:
+            message = f"{name} is not accepted here: {OWN_SBATCH_OPTIONS[name]}"
+            yield Problem(f"resources.extra[{number}]", message)
+
+
+def stop_fits_into_the_time_limit(job: Job) -> Iterator[Problem]:
+    """A stop request sent stop_grace before the limit must come after the start."""
+    grace, limit = job.recovery.stop_grace, job.resources.time
+    if grace >= limit:
+        message = (
+            f"{spoken(grace)} to save, but the time limit is {spoken(limit)}: every run would be "
+            "stopped at its start; raise resources.time or lower this"
+        )
+        yield Problem("recovery.stop_grace", message)
+
+
+def image_never_replaces_torch(job: Job) -> Iterator[Problem]:
+    """The base brings torch and CUDA, built for each other."""
+    if job.image is None:
+        return
+    reason = "comes with the base image, built for its CUDA; leave it out, or choose another base"
+    for number, requirement in enumerate(job.image.pip):
+        name = re.split(r"[\[=<>!~]", requirement)[0]
+        plain = re.sub(r"[._-]+", "-", name).lower()
+        if re.fullmatch(r"torch|torchvision|torchaudio|(pytorch-)?triton|nvidia-.*", plain):
+            yield Problem(f"image.pip[{number}]", f"{name} {reason}")
+    for number, package in enumerate(job.image.apt):
+        name = package.partition("=")[0]
+        if re.fullmatch(r"(python3-torch|nvidia-|libnvidia-|cuda|libcudnn|libnccl).*", name):
+            yield Problem(f"image.apt[{number}]", f"{name} {reason}")
+
+
+def env_names_are_free(job: Job) -> Iterator[Problem]:
+    """Names that clusterlm, torchrun or Slurm give to a rank are theirs."""
+    for name in job.env:
+        if re.fullmatch(LAUNCHER_NAME, name):
+            yield Problem(f"env.{name}", "is given by the launcher; choose another name")
+
+
+def env_holds_no_secret(job: Job) -> Iterator[Problem]:
+    """What stands in env goes into scripts and logs."""
+    for name, value in job.env.items():
+        if re.fullmatch(SECRET_NAME, name) or re.fullmatch(TOKEN, value):
+            message = f"looks like a secret, and env is written into scripts; use secrets: [{name}]"
+            yield Problem(f"env.{name}", message)
+
+
+def secrets_are_names(job: Job) -> Iterator[Problem]:
+    """A secret's value never stands in a job.yaml; the message must not repeat it."""
+    for number, name in enumerate(job.secrets):
+        where = f"secrets[{number}]"
+        if re.fullmatch(f"{TOKEN}|{RANDOM}", name):
+            yield Problem(where, "looks like the value of a secret; write only its variable's name")
+        elif re.fullmatch(LAUNCHER_NAME, name):
+            yield Problem(where, f"{name} is given by the launcher; it is no secret")
+        elif name in job.env:
+            yield Problem(where, f"{name} is in env too; keep it here and take it out of env")
+
+
+def notes_on(job: Job) -> list[str]:
+    """What is right and may still surprise; for the user to see, not to change."""
+    notes = []
+    asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
+    if job.cluster == LOCAL and asked:
+        notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
+    zero = job.train.deepspeed
+    adapter = job.model.adapter if job.model else None
+    if adapter and adapter.modules_to_save and isinstance(zero, DeepSpeed) and zero.stage == 3:
+        notes.append(
+            "model.adapter.modules_to_save under ZeRO stage 3 fails in some versions of peft; "
+            "if it does, name these layers in target_modules"
+        )
+    return notes
+
+
+Rule = tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]]
+"""A check, and the top-level keys it reads."""
+
+RULES: tuple[Rule, ...] = (
+    (cluster_is_known, ("cluster",)),
+    (local_is_one_node, ("cluster", "resources")),
+    (min_nodes_can_be_kept, ("recovery", "resources", "train")),
+    (gpus_serve_all_processes, ("resources",)),
+    (sbatch_extras_are_not_ours, ("resources",)),
+    (stop_fits_into_the_time_limit, ("recovery", "resources")),
+    (image_never_replaces_torch, ("image",)),
+    (env_names_are_free, ("env",)),
+    (env_holds_no_secret, ("env",)),
+    (secrets_are_names, ("secrets", "env")),
+    (rules_training.data_and_model_are_given, ("data", "model", "train")),
+    (rules_training.tokenizer_has_one_origin, ("data",)),
+    (rules_training.model_has_one_origin, ("model",)),
+    (rules_training.validation_has_one_origin, ("data",)),
+    (rules_training.adapter_goes_with_its_mode, ("model", "train")),
+    (rules_training.adapter_has_targets, ("model",)),
+    (rules_training.deepspeed_goes_with_its_strategy, ("train",)),
+    (rules_training.offload_goes_with_its_stage, ("train",)),
+    (rules_training.global_batch_adds_up, ("train", "resources")),
+    (rules_training.evaluation_has_data, ("data", "train")),
+    (rules_training.names_are_known, ("train",)),
+    # further keys are checked whatever else is wrong in train
+    (rules_training.further_arguments_are_known, ()),
+    (rules_training.vocabulary_comes_from_the_tokenizer, ("data", "model")),
+    (rules_training.heads_divide, ("model",)),
+    (rules_files.sources_exist, ("data",)),
+    (rules_files.tokenizer_exists, ("data",)),
+    (rules_files.model_exists, ("model",)),
+    (rules_files.block_fits_the_model, ("data", "model")),
+    (rules_files.deepspeed_json_agrees, ("train", "resources")),
+    (rules_files.program_exists, ("train", "image")),
+)

@@ -1,0 +1,46 @@
+"""How a mistake is put into words: found values made safe to print, and the nearest right name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+LONGEST_SHOWN = 60
+
+
+def shown(value: object) -> str:
+    """A found value, fit for a terminal: one line, control characters escaped, long text cut."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if not isinstance(value, str):
+        return str(value)[:LONGEST_SHOWN]
+    cut = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
+    size = "" if cut is value else f" ({len(value)} characters)"
+    return f'"{printable(cut)}"{size}'
+
+
+def printable(text: str) -> str:
+    """The text with every character that is not printable (also bidi marks) as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(word: str, accepted: Iterable[str]) -> str:
+    """`; did you mean ...?`, or the list of what is accepted when nothing is near."""
+    # only a mistake pays for this import
+    from difflib import get_close_matches
+
+    names = list(accepted)
+    near = get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return "accepted: " + ", ".join(names)
+
+
+def times(number: int, singular: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {singular}" + ("" if number == 1 else "s")

@@ -1,0 +1,133 @@
+"""No value that reaches Slurm, a shell or a Dockerfile can bring more than itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from clusterlm.spec.base import GRAMMARS, RUN_NAME
+from clusterlm.spec.job import Job
+from tests.spec.conftest import change, right_job
+
+HOSTILE = [
+    "x\ntouch PWNED #",
+    "x\n",
+    "\nx",
+    "x\r\ny",
+    "x\0y",
+    "$(touch PWNED)",
+    "`touch PWNED`",
+    "x; touch PWNED",
+    "x && y",
+    "x | y",
+    "x > /etc/passwd",
+    'x" y',
+    "x' y",
+    "${HOME}",
+    "x y",
+    "x\ty",
+    "x\\",
+    "\u202egnp.exe",
+    "x\u2028y",
+    "ｘ",
+    "é",
+    "x" * 10_000,
+    "-x",
+    "",
+]
+WORDS = [
+    "name",
+    "cluster",
+    "image.base",
+    "image.apt",
+    "image.pip",
+    "resources.partition",
+    "resources.account",
+    "resources.qos",
+    "resources.reservation",
+    "resources.constraint",
+    "resources.exclude",
+    "resources.gpu_type",
+    "resources.extra",
+    "resources.preprocess.partition",
+    "model.revision",
+    "data.tokenizer.revision",
+    "model.from_scratch.class",
+    "secrets",
+]
+LISTS = {"image.apt", "image.pip", "resources.extra", "secrets"}
+LINES = ["data.tokenizer.name", "data.tokenizer.chat_template", "model.name", "train.lr_scheduler"]
+
+
+def refused(where: str, value: Any) -> bool:
+    try:
+        Job.model_validate(change(right_job(), {where: [value] if where in LISTS else value}))
+    except ValidationError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("where", WORDS)
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_value_is_refused_in_every_word(where: str, value: str) -> None:
+    assert refused(where, value)
+
+
+@pytest.mark.parametrize("where", LINES)
+@pytest.mark.parametrize(
+    "value", ["x\ny", "x\n", "x\0", "x\x1b", "\u202ex", "x\u2028", "", "x" * 5000]
+)
+def test_text_for_people_and_paths_is_one_line(where: str, value: str) -> None:
+    assert refused(where, value)
+
+
+@pytest.mark.parametrize("value", ["x\ny", "x\0", "x\r", "\u202ex", "x" * 40_000])
+def test_a_value_of_env_is_one_line(value: str) -> None:
+    assert refused("env", {"A": value})
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A\n", "A-B", "É", "A" * 200])
+def test_a_name_of_env_is_a_shell_name(name: str) -> None:
+    assert refused("env", {name: "x"})
+
+
+def test_arguments_of_a_command_may_hold_anything_but_nul() -> None:
+    assert not refused("train.command", ["python", "-c", "print(1)\nprint(2)", "$x `y`"])
+    assert refused("train.command", ["x\0y"])
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("image.base", "nvcr.io/nvidia/pytorch:24.08-py3"),
+        ("image.pip", "transformers[torch]==5.23.0"),
+        ("image.pip", "datasets>=3.2,<6"),
+        ("image.apt", "git=1:2.39.2-1+b1"),
+        ("resources.exclude", "node[3,7-9],gpu12"),
+        ("resources.constraint", "a100&nvlink*2|[h100|h200]"),
+        ("resources.extra", "--comment=team-a"),
+        ("resources.gpu_type", "nvidia_a100_80gb_pcie_1g.10gb"),
+        ("resources.account", "proj-1@uni.de"),
+    ],
+)
+def test_what_sites_really_write_is_accepted(where: str, value: str) -> None:
+    assert not refused(where, value)
+
+
+@given(st.text())
+def test_a_run_name_is_a_safe_file_name_or_refused(name: str) -> None:
+    is_name = re.fullmatch(RUN_NAME.strip("^$"), name) is not None
+    assert refused("name", name) is not is_name
+
+
+def test_every_pattern_has_words() -> None:
+    schema = Job.model_json_schema()
+    patterns = set(re.findall(r"'pattern': '((?:[^'\\]|\\.)*)'", repr(schema)))
+    known = {repr(pattern)[1:-1] for pattern in GRAMMARS}
+    assert patterns <= known
+    assert len(patterns) > 10

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+
+import pytest
+
+from clusterlm.spec import training_arguments as table
+from clusterlm.spec.train import Train
+
+# transformers' own deprecations are not this test's business
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+OWN = set(Train.model_fields)
+
+
+def _fields() -> dict[str, object]:
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    hints = typing.get_type_hints(transformers.TrainingArguments)
+    return {f.name: hints[f.name] for f in dataclasses.fields(transformers.TrainingArguments)}
+
+
+def test_the_table_is_that_of_the_installed_transformers() -> None:
+    known = set(table.FREE) | set(table.OWNED) | set(table.RENAMED) | OWN
+    assert set(_fields()) - known == set()
+    assert (set(table.FREE) | set(table.OWNED)) - set(_fields()) == set()
+
+
+def test_the_types_are_those_of_the_installed_transformers() -> None:
+    kinds = {bool: table.FLAG, int: table.INT, float: table.NUMBER, str: table.TEXT}
+    for name, hint in _fields().items():
+        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        members = [h for h in typing.get_args(hint) if h is not type(None)] if is_union else [hint]
+        plain = kinds.get(members[0]) if len(members) == 1 else None
+        if name in table.FREE and plain is not None:
+            assert table.FREE[name] == plain, name
+
+
+def test_old_names_are_gone_from_the_installed_transformers() -> None:
+    old = set(table.GONE) | set(table.NO_EFFECT)
+    assert old & set(_fields()) == set()
+
+
+def test_schedulers_and_optimizers_are_those_of_the_installed_transformers() -> None:
+    pytest.importorskip("transformers", minversion="5.23")
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    assert set(table.SCHEDULERS) == {s.value for s in SchedulerType}
+    assert set(table.OPTIMIZERS) == {o.value for o in OptimizerNames}
+
+
+def test_no_name_stands_in_two_tables() -> None:
+    names = [*table.FREE, *table.OWNED, *table.GONE, *OWN]
+    assert len(names) == len(set(names))
+
+
+def test_flags_may_be_yes_and_no() -> None:
+    train = {"tf32": "yes", "use_cache": "off", "report_to": "no", "disable_tqdm": "maybe"}
+    table.read_flags(train)
+    assert train == {"tf32": True, "use_cache": False, "report_to": "no", "disable_tqdm": "maybe"}
+
+
+def test_an_old_name_is_left_alone_when_the_new_one_is_given_too() -> None:
+    train = {"warmup_ratio": 0.1, "warmup": 0.2}
+    assert table.translate_old_names(train) == []
+    assert train == {"warmup_ratio": 0.1, "warmup": 0.2}
+    found = [p.where for p in table.check_further_arguments(Train(**train))]
+    assert found == ["train.warmup_ratio"]
