@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clusterlm.node.files import read_json
 from clusterlm.node.records import ExitRecord, Progress, first_failure, read_exits
-from clusterlm.paths import AttemptPaths, Phase, RunPaths
+from clusterlm.paths import Phase, RunPaths
 from clusterlm.supervise.history import History, JobRef, read_history
 
 SILENT_NODE_S = 20.0
@@ -63,7 +64,7 @@ def read_records(run: RunPaths, now: float | None = None) -> Records:
     history = read_history(run)
     phase = _phase_of(history)
     attempt = history.attempt if history.phase == phase else None
-    progress_of, progress, progress_s_ago = _newest_progress(run, phase, now)
+    progress_of, progress, progress_s_ago = _newest_progress(run, phase, attempt, now)
     records = Records(
         run=run,
         history=history,
@@ -138,14 +139,21 @@ def _silent(nodes: object, age_s: float) -> dict[str, float]:
 
 
 def _newest_progress(
-    run: RunPaths, phase: Phase, now: float
+    run: RunPaths, phase: Phase, attempt: int | None, now: float
 ) -> tuple[int | None, Progress | None, float | None]:
-    for number in reversed(run.attempt_numbers(phase)):
-        path = AttemptPaths(run.attempts(phase) / str(number)).progress
+    for number in _newest_first(run, phase, attempt):
+        path = run.attempt(phase, number).progress
         progress = Progress.read(path)
         if progress is not None:
             return number, _sane(progress), age_of(path, now)
     return None, None, None
+
+
+def _newest_first(run: RunPaths, phase: Phase, attempt: int | None) -> Iterator[int]:
+    # the attempt of the events nearly always has it: a folder is listed for those that do not
+    if attempt is not None:
+        yield attempt
+    yield from reversed([n for n in run.attempt_numbers(phase) if n != attempt])
 
 
 def _sane(progress: Progress) -> Progress:

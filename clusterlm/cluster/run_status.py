@@ -38,6 +38,8 @@ class RunStatus:
     host: str | None = None
     error: str | None = None
     evidence: str = ""
+    trouble: str = ""
+    """Why the answer is not fresher: "squeue does not answer: ..."."""
     doing: str = ""
     """The phase's own word for what it does: "tokenizing 34 MB of 120 MB"."""
 
@@ -79,6 +81,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         host=told.get("host"),
         error=told.get("error"),
         evidence=_evidence(verdict, sight),
+        trouble=sight.trouble if sight and not sight.is_blind else "",
         doing=(progress.text or "") if progress and records.progress_is_current else "",
     )
 

@@ -22,7 +22,6 @@ from clusterlm.cluster.answers import WINDOW_S, Answers, AnswersFile
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, ask_sacct, ask_squeue
 from clusterlm.errors import SlurmUnreachable
-from clusterlm.supervise.allocation import process_lives
 from clusterlm.supervise.history import JobRef
 from clusterlm.supervise.slurm_states import JobRow
 
@@ -229,6 +228,9 @@ def _submitted_then(row: JobRow, submitted: float) -> bool:
 
 def see_process(job: JobRef) -> Seen:
     """A local job: its id is a process id, on the host where it was submitted."""
+    # psutil, and only for local jobs
+    from clusterlm.supervise.allocation import process_lives
+
     here = socket.gethostname()
     if job.host not in (None, here):
         return Seen(None, "process", None, is_blind=True, trouble=f"it runs on {job.host}")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from clusterlm.cluster.host import Completed, Host
 from clusterlm.errors import SlurmError, SlurmUnreachable
-from clusterlm.spec.units import seconds_of
 from clusterlm.supervise.slurm_states import JobRow, Life, first_word
 
 CLIENT_TIMEOUT_S = 25.0
@@ -204,6 +203,9 @@ def parse_sinfo(text: str) -> list[Partition]:
 
 
 def _limit_s(text: str) -> int | None:
+    # only a submit pays for pydantic, which comes with it
+    from clusterlm.spec.units import seconds_of
+
     try:
         return seconds_of(text)
     except (ValueError, OverflowError):  # infinite, n/a

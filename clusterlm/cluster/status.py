@@ -8,6 +8,7 @@ What the state is decides `supervise/judge.py`; this file brings it what it has 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -97,17 +98,22 @@ class StatusReader:
     def _folders(self, names: Iterable[str] | None) -> list[RunPaths]:
         if names is not None:
             return [RunPaths(self._runs_dir / name) for name in names]
-        if not self._runs_dir.is_dir():
-            return []
         runs = []
-        for folder in sorted(self._runs_dir.iterdir()):
-            if folder.name.startswith(".") or not folder.is_dir():
-                continue
+        for name in _folder_names(self._runs_dir):
+            folder = self._runs_dir / name
             if (folder / "events.jsonl").exists():
                 runs.append(RunPaths(folder))
             else:
-                self.notes.append(f"{folder.name}: no run (it has no events.jsonl)")
+                self.notes.append(f"{name}: no run (it has no events.jsonl)")
         return runs
+
+
+def _folder_names(runs_dir: Path) -> list[str]:
+    try:
+        with os.scandir(runs_dir) as found:
+            return sorted(e.name for e in found if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _jobs_to_see(records: Records) -> list[JobRef]:

@@ -17,6 +17,8 @@ from clusterlm.supervise.causes import State
 if TYPE_CHECKING:
     from rich.table import Table
 
+OLD_S = 10.0
+"""From here on a line says how old its news is."""
 HEADS = ("RUN", "STATE", "PHASE", "STEP", "LOSS", "TOK/S", "ETA", "SEEN", "WHY")
 COLOURS = {
     State.PENDING: "yellow",
@@ -56,10 +58,10 @@ def steps(status: RunStatus) -> str:
 
 
 def seen(status: RunStatus) -> str:
-    """How old the news is, and who brought it: `3 s (squeue)`."""
+    """How old the news is, and who brought it: `3 s ago by squeue`."""
     if status.updated_s_ago is None:
         return status.source
-    return f"{spoken(status.updated_s_ago)} ({status.source})"
+    return f"{spoken(status.updated_s_ago)} ago by {status.source}"
 
 
 def why(status: RunStatus) -> str:
@@ -69,7 +71,8 @@ def why(status: RunStatus) -> str:
         parts.append(status.evidence)
     elif status.doing and not status.state.is_final:
         parts.append(status.doing)
-    return readable(": ".join(parts).replace("\n", " ").encode())
+    text = "; ".join(filter(None, (": ".join(parts), status.trouble)))
+    return readable(text.replace("\n", " ").encode())
 
 
 def plain_table(statuses: Sequence[RunStatus]) -> list[str]:
@@ -98,7 +101,9 @@ def rich_table(statuses: Iterable[RunStatus]) -> Table:
 
 def one_line(status: RunStatus) -> str:
     """A run at one moment on one line, for a pipe."""
-    return "  ".join(filter(None, (status.state.value, *figures(status), why(status))))
+    old = (status.updated_s_ago or 0.0) >= OLD_S and not status.state.is_final
+    age = f"({seen(status)})" if old else ""
+    return "  ".join(filter(None, (status.state.value, *figures(status), why(status), age)))
 
 
 def figures(status: RunStatus) -> list[str]:

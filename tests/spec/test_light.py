@@ -8,13 +8,12 @@ import sys
 HEAVY = "torch transformers datasets deepspeed peft numpy rich submitit paramiko jinja2 difflib"
 
 
-def test_the_spec_imports_nothing_heavy_and_no_plugins_of_pydantic() -> None:
+def test_the_spec_imports_nothing_heavy() -> None:
     code = (
         "import sys, clusterlm.spec.load as l; l.build_validators()\n"
         "print(sorted(set(sys.argv[1].split()) & set(sys.modules)))\n"
-        "print('importlib.metadata' in sys.modules, 'pydantic.plugin._loader' in sys.modules)\n"
         "print(l.Job(name='x').resources.nodes)"
     )
     command = [sys.executable, "-c", code, HEAVY]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert out.splitlines() == ["[]", "False False", "1"]
+    assert out.splitlines() == ["[]", "1"]
