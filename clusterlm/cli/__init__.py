@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from clusterlm.cli import check, phases, read, submit
 from clusterlm.errors import ClusterLMError
+
+# a mistake on the command line; by what typer shows, since newer ones carry their own copy of click
+USAGE_ERROR: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="clusterlm",
@@ -41,16 +44,20 @@ def _root(
 def main() -> NoReturn:
     """Run a command and leave with its exit code."""
     try:
-        app(standalone_mode=True)
+        # not standalone: typer would turn Ctrl-C into exit code 1
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except USAGE_ERROR as error:
+        error.show()
+        sys.exit(2)
     except ClusterLMError as error:
         # one clear error, no traceback: these are for the user to act on
         print(f"clusterlm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("\nclusterlm: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # `clusterlm logs RUN | head`: the reader has gone, and so do we, quietly
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    sys.exit(0)

@@ -23,7 +23,7 @@ def check(
         bool, typer.Option("--offline", help="Do not ask the cluster for its partitions.")
     ] = False,
 ) -> None:
-    """Say every mistake in a YAML file at once; silent hours in the queue are no place for them."""
+    """Say every mistake in a YAML file at once."""
     from clusterlm.spec.load import load_job
 
     loaded = load_job(job, overrides or [])
@@ -42,7 +42,7 @@ def render(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     overrides: Overrides = None,
 ) -> None:
-    """Write the files that a submit would make into a folder, to read or to run by hand."""
+    """Write the files of a submit into a folder, to read."""
     from clusterlm.cluster.submit import rendered
     from clusterlm.node.files import write_atomically
     from clusterlm.spec.load import load_job

@@ -50,7 +50,7 @@ def status(
         bool, typer.Option("--all", help=f"Also more than {ENDED_SHOWN} runs that have ended.")
     ] = False,
 ) -> None:
-    """Show what runs do, from wherever you ask; two scheduler calls at most."""
+    """Show all runs in one table."""
     with _quiet_pipe():
         if watch:
             raise typer.Exit(_watch(runs))
@@ -75,7 +75,7 @@ def logs(
     errors: Annotated[bool, typer.Option("--errors", help="Only tracebacks and errors.")] = False,
     lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="How many lines.")] = 50,
 ) -> None:
-    """Print the logs of all nodes and ranks as one text: the newest attempt, unless told."""
+    """Print the logs of all nodes and ranks as one text."""
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.status import find_run
 
@@ -89,7 +89,7 @@ def logs(
 
 
 def why(run: RunName, as_json: AsJson = False) -> None:
-    """Say why a run is as it is: the first failure in time, its traceback, and what to do."""
+    """Say why a run is as it is, and what to do about it."""
     from clusterlm.cluster.status import StatusReader, find_run
     from clusterlm.cluster.why import explain
     from clusterlm.errors import RunError

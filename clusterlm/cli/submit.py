@@ -37,7 +37,10 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare the data where needed and train: returns at once with the run's name and job ids."""
+    """Prepare the data where needed, and train.
+
+    Returns at once with the name of the run and its job ids.
+    """
     loaded = _load(job, overrides, name)
     if dry_run:
         _print_files(loaded)
@@ -56,7 +59,7 @@ def resume(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a run that has ended again, from its newest verified checkpoint."""
+    """Start an ended run again from its newest checkpoint."""
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.status import find_run, refuse_living
     from clusterlm.cluster.submit import resume as send
@@ -73,7 +76,7 @@ def cancel(
     run: RunName,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
 ) -> None:
-    """Ask a run to save, then end it and all that waits for it; twice is as good as once."""
+    """Ask a run to save, then end its whole chain of jobs."""
     from clusterlm.cluster.cancel import cancel as take_away
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.status import find_run, supervisor_lives
@@ -112,9 +115,15 @@ def _print_submission(done: Submission, as_json: bool) -> None:
     if as_json:
         import json
 
-        fields = {"run": done.run.name, "job_ids": done.job_ids, "run_dir": str(done.run.root)}
-        fields |= {"cache_hit": done.cache_hit, "fingerprint": done.fingerprint}
-        typer.echo(json.dumps(fields | {"shares_with": done.shares_with}))
+        fields = {
+            "run": done.run.name,
+            "job_ids": done.job_ids,
+            "run_dir": str(done.run.root),
+            "cache_hit": done.cache_hit,
+            "fingerprint": done.fingerprint,
+            "shares_with": done.shares_with,
+        }
+        typer.echo(json.dumps(fields))
         return
     typer.echo(f"run {done.run.name}")
     for phase, job_id in done.job_ids.items():

@@ -50,7 +50,7 @@ class Submitted:
         return f"{self.job_id}@{self.pid_started}"
 
 
-class TemplateExecutor(submitit.SlurmExecutor):
+class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submitit has no types
     """submitit's Slurm executor whose submission file is our rendered text."""
 
     def __init__(self, run: RunPaths, text_of: Callable[[str], str]) -> None:

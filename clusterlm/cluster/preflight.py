@@ -73,9 +73,7 @@ def _problems_of(
     if partition.max_time_s is not None and time_s > partition.max_time_s:
         limit = slurm_time(partition.max_time_s)
         text = f"{slurm_time(time_s)} asked for, partition {partition.name} allows {limit}"
-        problems.append(
-            Problem(f"{where}.time", f"{text}; at the limit a run saves and requeues")
-        )
+        problems.append(Problem(f"{where}.time", f"{text}; at the limit a run saves and requeues"))
     return problems
 
 

@@ -11,13 +11,14 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from clusterlm import __version__
 from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.preflight import claim_is_alive, refuse_impossible
 from clusterlm.cluster.slurm import scancel
-from clusterlm.data.fingerprint import fingerprint_of
+from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
 from clusterlm.node.files import read_json, write_atomically, write_json
 from clusterlm.paths import PRIVATE_DIR, CachePaths, Phase, RunPaths, cache_dir, runs_dir
@@ -32,7 +33,7 @@ class Submission:
     """What a submit did."""
 
     run: RunPaths
-    job_ids: dict[str, str]
+    job_ids: dict[Phase, str]
     """Job (local: process) id by phase."""
     fingerprint: str | None
     cache_hit: bool
@@ -44,7 +45,7 @@ def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
     """Every text that `submit` would write or send, by file name; touches nothing."""
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
-    fingerprint = fingerprint_of(job.data) if job.data else None
+    fingerprint = fingerprint_of_parts(describe(job.data)) if job.data else None
     files = {"spec.json": _spec_text(job)}
     if job.cluster != LOCAL:
         launch = Launch(folder=str(run.submitit))
@@ -67,10 +68,11 @@ def submit(loaded: LoadedJob, name: str, host: Host) -> Submission:
     refuse_taken_name(run)
     refuse_impossible(job, host)
     secrets = _secret_values(job)
-    fingerprint = fingerprint_of(job.data) if job.data else None
+    parts = describe(job.data) if job.data else None
+    fingerprint = fingerprint_of_parts(parts) if parts else None
     _make_folder(run)
     try:
-        _fill(run, loaded, fingerprint, secrets)
+        _fill(run, loaded, secrets, fingerprint, parts)
         return _send(run, job, fingerprint, host)
     except BaseException:
         shutil.rmtree(run.root, ignore_errors=True)
@@ -117,7 +119,11 @@ def _make_folder(run: RunPaths) -> None:
 
 
 def _fill(
-    run: RunPaths, loaded: LoadedJob, fingerprint: str | None, secrets: dict[str, str]
+    run: RunPaths,
+    loaded: LoadedJob,
+    secrets: dict[str, str],
+    fingerprint: str | None,
+    parts: dict[str, Any] | None,
 ) -> None:
     job = loaded.job
     write_atomically(run.job_yaml, loaded.text)
@@ -127,6 +133,8 @@ def _fill(
         "python": sys.executable,
         "cluster": job.cluster,
         "fingerprint": fingerprint,
+        # if a source changes while the job waits, the data phase can say which
+        "fingerprint_parts": parts,
         "cache_dir": str(cache_dir()),
         "job_yaml": str(loaded.path),
         "time": time.time(),
@@ -202,7 +210,11 @@ def _submit_phase(
 
 
 def _note(run: RunPaths, job: Job, sent: launcher.Submitted, owner: str | None = None) -> None:
-    fields = {"phase": sent.phase, "job_id": sent.job_id, "cluster": job.cluster}
+    fields: dict[str, Any] = {
+        "phase": sent.phase,
+        "job_id": sent.job_id,
+        "cluster": job.cluster,
+    }
     if sent.pid_started:
         fields |= {"pid_started": sent.pid_started, "host": sent.host}
     if owner:

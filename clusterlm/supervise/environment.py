@@ -6,7 +6,7 @@ and in containers, secrets and PYTHONPATH included. So a short list passes, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 _PASS = {
@@ -36,7 +36,7 @@ def for_step(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[str, st
 
 
 @contextmanager
-def replaced(environ: dict[str, str], by: Mapping[str, str]) -> Iterator[None]:
+def replaced(environ: MutableMapping[str, str], by: Mapping[str, str]) -> Iterator[None]:
     """Exchange a process environment for a while: submitit passes its own on, with no parameter."""
     before = dict(environ)
     environ.clear()

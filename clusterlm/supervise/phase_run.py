@@ -72,7 +72,7 @@ class PhaseRun:
 
     def leave(self) -> None:
         """The heartbeat ends here on purpose; its age says nothing from now on."""
-        self.pulse.write("ended")
+        self.pulse.end()
 
     def end(self, verdict: Verdict) -> None:
         """Write the end of the run."""

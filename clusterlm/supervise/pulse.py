@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from clusterlm.node.files import write_json
+from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import Phase, RunPaths
 from clusterlm.supervise.allocation import Allocation
 
@@ -29,8 +29,14 @@ class Pulse:
         if time.monotonic() - self._written >= BEAT_EVERY_S:
             self.write(state, nodes)
 
+    def end(self) -> None:
+        """Say that the silence from here on is on purpose, unless the next phase beats already."""
+        now = read_json(self._run.supervisor) or {}
+        if now.get("job_id", self._allocation.job_id) == self._allocation.job_id:
+            self.write("ended")
+
     def write(self, state: str, nodes: dict[str, float] | None = None) -> None:
-        """Write now. `ended` says that the silence from here on is on purpose."""
+        """Write now."""
         self._beat += 1
         self._written = time.monotonic()
         fields = {

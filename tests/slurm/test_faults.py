@@ -9,7 +9,7 @@ from tests.slurm.conftest import User, counting, wait_until
 
 
 def test_a_failing_rank_is_told_within_two_seconds(user: User) -> None:
-    words = ["--pace", "0.5", "--fail-rank", "1", "--fail-at", "6", "--code", "3"]
+    words = ["--alone", "--pace", "0.5", "--fail-rank", "1", "--fail-at", "6", "--code", "3"]
     job = counting("crash", 400, *words)
     job["recovery"]["max_attempts_without_progress"] = 1
     user.submits(job)

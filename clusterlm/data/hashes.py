@@ -1,0 +1,87 @@
+"""Content hashes of files, remembered so that a second submit does not read 100 GB again.
+
+`<cache_dir>/.hashes.json` holds path -> size, mtime, ctime, hash. A file that was modified within
+the last two seconds is not remembered: it could change again within the same tick of its clock (git
+calls such a file racily clean). The memory is only ever a saving: broken, absent or unwritable, it
+costs time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import xxhash
+
+from clusterlm.errors import DataError
+from clusterlm.node.files import read_json, write_atomically
+
+RACY_S = 2.0
+MAX_REMEMBERED = 100_000
+READ_BYTES = 1 << 20
+
+
+def hash_file(path: Path) -> str:
+    """32 hex characters of xxh3_128 over the content of `path`."""
+    state = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as handle:
+            while block := handle.read(READ_BYTES):
+                state.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return str(state.hexdigest())
+
+
+class HashMemo:
+    """Hashes files, and reads again only those whose size or times have changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = self._load()
+        self._new: dict[str, list[int | str]] = {}
+
+    def hash_of(self, path: Path) -> str:
+        """The content hash of `path`."""
+        stat = path.stat()
+        # ctime cannot be set back: it betrays an edit behind a restored mtime
+        key = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        entry = self._known.get(str(path))
+        if entry is not None and entry[:3] == key:
+            return str(entry[3])
+        content = hash_file(path)
+        newest_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        if time.time_ns() - newest_ns > RACY_S * 1e9:
+            self._new[str(path)] = [*key, content]
+        return content
+
+    def save(self) -> None:
+        """Remember what was hashed; silently does nothing where that is not possible."""
+        if not self._new:
+            return
+        # read again: another submit may have written in between
+        merged = {**self._load(), **self._new}
+        newest = dict(list(merged.items())[-MAX_REMEMBERED:])
+        with suppress(OSError, UnicodeError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, json.dumps({"version": 1, "files": newest}))
+        self._known = newest
+        self._new = {}
+
+    def _load(self) -> dict[str, list[int | str]]:
+        value = read_json(self._path) or {}
+        files = value.get("files")
+        if value.get("version") != 1 or not isinstance(files, dict):
+            return {}
+        return {name: entry for name, entry in files.items() if _is_entry(entry)}
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 4
+        and all(isinstance(part, int) for part in entry[:3])
+        and isinstance(entry[3], str)
+    )

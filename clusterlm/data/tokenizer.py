@@ -1,0 +1,244 @@
+"""The tokenizer of a cache: taken from a folder or the hub, or trained on the sources.
+
+Whatever its origin, its files are put into the cache's `tokenizer/` and everybody loads it from
+there: the workers of this phase with the `tokenizers` library, the trainer with transformers (4.57
+and up). A trained one is byte-level BPE with GPT-2's splitting of words: it reads every text, and
+has no unknown token. It is trained on at most 20 MB, since more changes a vocabulary little: see
+`sample.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from clusterlm.data.chat import CHATML, CHATML_TOKENS, ChatTemplate
+from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
+from clusterlm.errors import DataError
+from clusterlm.node.files import read_json
+from clusterlm.spec.data import Tokenizer, TrainTokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+PAD = "<|pad|>"
+
+_TEMPLATE = "chat_template.jinja"
+_CONFIG = "tokenizer_config.json"
+_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+# for a tokenizer.json that came without its config
+_USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A loaded tokenizer and what is needed around it.
+
+    Attributes:
+        prefix: ids that it puts before a text (a beginning-of-text token, or nothing).
+        specials: bos_token, eos_token, ... as text, for a chat template.
+        special_ids: every token that is not text.
+        template: source of its chat template, if it has one.
+    """
+
+    encoder: tokenizers.Tokenizer
+    size: int
+    eos_id: int
+    pad_id: int
+    prefix: tuple[int, ...]
+    specials: dict[str, str]
+    special_ids: frozenset[int]
+    template: str | None
+
+    @property
+    def chat(self) -> ChatTemplate:
+        """The compiled chat template; ChatML when there is none."""
+        return ChatTemplate(self.template or CHATML, self.specials)
+
+    def stop_ids(self, *, with_chat: bool) -> list[int]:
+        """Tokens that end a generation: the end of a text, and that of an answer."""
+        ids = {self.eos_id}
+        if with_chat:
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            text, spans = self.chat.render_with_spans(turns)
+            answer = text[slice(*spans[-1])] if spans else ""
+            last = self.encoder.encode(answer, add_special_tokens=False).ids[-1:]
+            ids.update(i for i in last if i in self.special_ids)
+        return sorted(ids)
+
+
+def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
+    """Copy an existing tokenizer into `folder`, with the chat template that the spec asks for.
+
+    Raises:
+        DataError: it is not there, or the hub does not answer.
+    """
+    origin = tokenizer_folder(spec) or _from_hub(str(spec.name), spec.revision)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    if not (folder / _CONFIG).is_file():
+        _write_config(folder, {"eos_token": _usual_end(folder)})
+    _write_template(spec, folder, with_chat=with_chat)
+
+
+def train_tokenizer(
+    spec: Tokenizer, folder: Path, texts: Iterable[list[str]], *, with_chat: bool
+) -> None:
+    """Train a byte-level BPE tokenizer on `texts` and save it in `folder`."""
+    assert spec.train is not None
+    specials = [END_OF_TEXT, PAD, *(CHATML_TOKENS if with_chat else ())]
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, _trainer(spec.train, specials))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _write_config(folder, {"eos_token": END_OF_TEXT, "pad_token": PAD})
+    _write_template(spec, folder, with_chat=with_chat)
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """The tokenizer in `folder`, ready to encode.
+
+    Raises:
+        DataError: it is broken, or has no end-of-text token.
+    """
+    try:
+        encoder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise DataError(f"{folder / 'tokenizer.json'}: no readable tokenizer ({error})") from error
+    # a saved tokenizer may cut or fill up what it encodes; blocks are made here
+    encoder.no_truncation()
+    encoder.no_padding()
+    specials = _special_texts(folder)
+    eos_id = _id_of(encoder, specials.get("eos_token"))
+    if eos_id is None:
+        raise DataError(f"{folder}: no end-of-text token; set eos_token in {_CONFIG}")
+    pad_id = _id_of(encoder, specials.get("pad_token"))
+    added = encoder.get_added_tokens_decoder()
+    return Vocabulary(
+        encoder=encoder,
+        size=max(encoder.get_vocab(with_added_tokens=True).values()) + 1,
+        eos_id=eos_id,
+        pad_id=eos_id if pad_id is None else pad_id,
+        prefix=_prefix_of(encoder),
+        specials=specials,
+        special_ids=frozenset({eos_id, *(i for i, token in added.items() if token.special)}),
+        template=_template_of(folder),
+    )
+
+
+def _trainer(spec: TrainTokenizer, specials: list[str]) -> trainers.BpeTrainer:
+    return trainers.BpeTrainer(
+        vocab_size=spec.vocab_size,
+        min_frequency=spec.min_frequency,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    import huggingface_hub
+
+    wanted = list(TOKENIZER_FILES)
+    try:
+        found = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=wanted)
+    except Exception as error:  # offline, gated, misspelt: each has a class of its own
+        raise DataError(_hub_failed(name, error)) from error
+    if not (Path(found) / "tokenizer.json").is_file():
+        raise DataError(
+            f"data.tokenizer.name: {name} on the hub has no tokenizer.json; make one with"
+            f" transformers: AutoTokenizer.from_pretrained({name!r}).save_pretrained(FOLDER),"
+            " and set data.tokenizer.name: FOLDER"
+        )
+    return Path(found)
+
+
+def _hub_failed(name: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"data.tokenizer.name: {name!r} is no folder here, and was not found on the hub or in its"
+        f" local cache ({reason})\n"
+        f"  where there is a network:  hf download {name} --include 'tokenizer*' 'special_tokens*'"
+        f" '*.jinja' 'vocab.json' 'merges.txt' --local-dir FOLDER\n"
+        f"  then set  data.tokenizer.name: FOLDER"
+    )
+
+
+def _usual_end(folder: Path) -> str | None:
+    encoder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return next((end for end in _USUAL_ENDS if encoder.token_to_id(end) is not None), None)
+
+
+def _write_config(folder: Path, specials: dict[str, str | None]) -> None:
+    named = {role: token for role, token in specials.items() if token is not None}
+    config = {
+        # read by transformers 4 and 5 alike: tokenizer.json holds everything else
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        **named,
+    }
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
+    template = _template_of(folder)
+    if spec.chat_template is not None:
+        template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
+    elif template is None and with_chat:
+        template = CHATML
+    if template is None:
+        return
+    (folder / _TEMPLATE).write_text(template, encoding="utf-8")
+    config = read_json(folder / _CONFIG) or {}
+    # one place only: transformers would have to choose
+    if config.pop("chat_template", None) is not None:
+        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _template_of(folder: Path) -> str | None:
+    if (folder / _TEMPLATE).is_file():
+        return (folder / _TEMPLATE).read_text(encoding="utf-8")
+    for name in ("chat_template.json", _CONFIG):
+        template = (read_json(folder / name) or {}).get("chat_template")
+        if isinstance(template, list):  # several by name: [{"name": "default", "template": ...}]
+            named = {entry["name"]: entry["template"] for entry in template}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _special_texts(folder: Path) -> dict[str, str]:
+    merged: dict[str, Any] = read_json(folder / "special_tokens_map.json") or {}
+    merged |= read_json(folder / _CONFIG) or {}
+    texts = {}
+    for role in _ROLES:
+        value = merged.get(role)
+        # either the text, or an added token with its flags
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            texts[role] = text
+    return texts
+
+
+def _id_of(encoder: tokenizers.Tokenizer, token: str | None) -> int | None:
+    found = None if token is None else encoder.token_to_id(token)
+    return None if found is None else int(found)
+
+
+def _prefix_of(encoder: tokenizers.Tokenizer) -> tuple[int, ...]:
+    bare = encoder.encode("a", add_special_tokens=False).ids
+    full = encoder.encode("a", add_special_tokens=True).ids
+    # [bos] a [eos] -> [bos]; an end is always added by us
+    starts = (i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    return tuple(full[: next(starts, 0)])

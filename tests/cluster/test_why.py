@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterlm.cluster.scheduler import SchedulerView
+from clusterlm.cluster.status import StatusReader
+from clusterlm.cluster.why import Explanation, explain
+from clusterlm.paths import RunPaths
+from clusterlm.supervise.causes import Cause, State
+from tests.cluster.fake_host import NO_DATABASE, UNKNOWN_ID, UNREACHABLE, FakeHost
+from tests.cluster.run_folders import RunFolder, squeue_line
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "t.py", line 3\nKeyError: "loss"'
+FAILED: dict[str, Any] = {
+    "phase": "train",
+    "rank": 1,
+    "host": "n2",
+    "code": 3,
+    "signal": None,
+    "error": 'KeyError: "loss"',
+}
+
+
+def why(run: RunPaths, **answers: tuple[int | None, str, str]) -> Explanation:
+    view = SchedulerView(run.root.parent, FakeHost(**answers))
+    (status,) = StatusReader(run.root.parent, view).read([run.name])
+    found = explain(run, status)
+    json.dumps(found.to_json(), allow_nan=False)
+    return found
+
+
+def failed_twice(runs_dir: Path) -> RunFolder:
+    run = RunFolder(runs_dir)
+    run.submitted()
+    run.started()
+    for number in (1, 2):
+        attempt = run.attempt(number)
+        now = time.time()
+        loud = {"error": "RuntimeError: Connection closed by peer", "traceback": "loud"}
+        run.rank_exit(attempt, 0, time=now, code=1, **loud)
+        run.rank_exit(attempt, 1, time=now - 1, error=FAILED["error"], traceback=TRACEBACK)
+        attempt.rank_log(1).write_text("step 1\n")
+        run.event("attempt_ended", attempt=number, cause="USER_ERROR", action="retry", **FAILED)
+    run.ended("STOPPED", "USER_ERROR", **{k: v for k, v in FAILED.items() if k != "phase"})
+    return run
+
+
+def test_the_first_failure_in_time_is_told_and_not_the_loudest(tmp_path: Path) -> None:
+    run = failed_twice(tmp_path)
+    found = why(run.paths)
+    assert (found.rank, found.host, found.code, found.attempt) == (1, "n2", 3, 2)
+    assert found.cause is Cause.USER_ERROR
+    assert found.traceback == TRACEBACK
+    assert found.same_before == 1
+    assert found.log == str(run.paths.attempt("train", 2).rank_log(1))
+    text = "\n".join(found.lines())
+    assert 'rank 1 on n2 failed (exit 3): KeyError: "loss"' in text
+    assert "clusterlm resume run" in text
+    assert "before    ended the same way once" in text
+
+
+def test_a_rank_killed_by_a_signal_names_the_signal_and_shows_its_last_lines(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    attempt.rank_log(1).write_text("step 7\nallocating \x1b[1mmuch\n")
+    run.rank_exit(attempt, 1, code=None, signal="SIGKILL", error="step 7")
+    found = why(run.paths)
+    assert (found.state, found.cause) == (State.RETRYING, Cause.RANK_KILLED)
+    assert found.signal == "SIGKILL"
+    assert found.log_tail == ("step 7", "allocating much")
+
+
+def test_preprocess_failures_are_explained_also_those_of_another_run(tmp_path: Path) -> None:
+    owner = RunFolder(tmp_path, "owner")
+    owner.submitted("preprocess", "10")
+    owner.started("preprocess", "10")
+    attempt = owner.attempt(phase="preprocess")
+    error = "DataError: data/x.jsonl line 3: not UTF-8"
+    owner.rank_exit(attempt, 0, code=1, error=error, traceback="Traceback ...")
+    failed = {**FAILED, "rank": 0, "host": "n1", "code": 1, "error": error, "phase": "preprocess"}
+    owner.event("attempt_ended", attempt=1, cause="DATA", action="stop", **failed)
+    owner.event("ended", state="STOPPED", cause="DATA", **failed)
+    own = why(owner.paths)
+    assert (own.cause, own.phase, own.error) == (Cause.DATA, "preprocess", error)
+    guest = RunFolder(tmp_path, "guest")
+    guest.event("shares", phase="preprocess", job_id="10", cluster="slurm", run="owner")
+    guest.submitted("train", "11")
+    row = squeue_line("11", "CANCELLED", reason="DependencyNeverSatisfied")
+    found = why(guest.paths, squeue=(0, row, ""))
+    assert (found.cause, found.error) == (Cause.DATA, error)
+    assert "prepared by run owner" in found.words
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [("TIME_LIMIT", "time limit"), ("PREEMPTED", "took the nodes away")],
+)
+def test_stops_from_outside_are_not_explained_by_an_old_failure(
+    tmp_path: Path, cause: str, words: str
+) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    run.rank_exit(attempt, 1)
+    run.event("attempt_ended", attempt=1, cause="USER_ERROR", action="retry", **FAILED)
+    run.ended("STOPPED", cause)
+    found = why(run.paths)
+    assert found.rank is None
+    assert words in found.words
+
+
+def test_a_lost_node_a_cancel_and_no_progress_have_their_words(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "lost")
+    run.training()
+    lost = {"phase": "train", "host": "n2", "evidence": "no heartbeat from n2 for 31 s"}
+    run.event("attempt_ended", attempt=1, cause="NODE_LOST", action="retry", **lost)
+    run.ended("STOPPED", "NO_PROGRESS", evidence="3 attempts without a newer checkpoint")
+    found = why(run.paths)
+    assert "no newer checkpoint; the last: a node went silent" in found.words
+    assert found.host == "n2"
+    assert "report n2 to the site" in found.advice
+    run = RunFolder(tmp_path, "cancelled")
+    run.training()
+    run.ended("CANCELLED", "CANCELLED", evidence="by me")
+    assert "clusterlm resume cancelled" in "\n".join(why(run.paths).lines())
+
+
+def test_waiting_running_and_unknown_are_said_as_they_are(tmp_path: Path) -> None:
+    waiting = RunFolder(tmp_path, "waiting")
+    waiting.submitted()
+    found = why(waiting.paths, squeue=(0, squeue_line("11", "PENDING", reason="Resources"), ""))
+    assert "waiting for nodes to become free" in found.words
+    running = RunFolder(tmp_path, "running")
+    running.training()
+    assert "nothing is wrong, step 40 of 300" in why(running.paths).words
+    unknown = RunFolder(tmp_path, "unknown")
+    unknown.event("submitted", ago=900.0, phase="train", job_id="12", cluster="slurm")
+    found = why(unknown.paths, squeue=(1, "", UNREACHABLE), sacct=(1, "", NO_DATABASE))
+    assert "says nothing about the job" in found.words
+    assert "Unable to contact" in found.words
+
+
+def test_a_batch_step_that_died_early_shows_what_it_printed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.submitted()
+    run.paths.submitit.mkdir()
+    (run.paths.submitit / "11_0_log.err").write_text("ImportError: no module named clusterlm\n")
+    row = squeue_line("11", "FAILED", reason="NonZeroExitCode")
+    found = why(run.paths, squeue=(0, row, ""), sacct=(1, "", UNKNOWN_ID))
+    assert found.cause is Cause.SCHEDULER
+    assert found.log_tail == ("ImportError: no module named clusterlm",)
