@@ -25,9 +25,10 @@ from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.tail import Tail
 from clusterlm.node.files import read_jsonl
-from clusterlm.node.records import first_failure, read_exits
+from clusterlm.node.records import read_exits
 from clusterlm.paths import AttemptPaths, RunPaths
 from clusterlm.supervise.causes import State
+from clusterlm.supervise.judge import plain_failure
 
 POLL_S = 0.3
 STATUS_EVERY_S = 2.0
@@ -125,8 +126,8 @@ class Follower:
         if seen == self._exits_seen or (phase, newest.number) in self._failed:
             return
         self._exits_seen = seen
-        failure = first_failure(read_exits(newest.root))
-        if failure is not None and failure.ended_by is None:
+        failure = plain_failure(read_exits(newest.root))
+        if failure is not None:
             self._failed.add((phase, newest.number))
             self.mark(words_of(event_of(failure, phase, newest.number)))
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clusterlm.node.files import read_json
-from clusterlm.node.records import ExitRecord, Progress, first_failure, read_exits
+from clusterlm.node.records import ExitRecord, Progress, read_exits
 from clusterlm.paths import Phase, RunPaths
 from clusterlm.supervise.history import History, JobRef, read_history
+from clusterlm.supervise.judge import plain_failure
 
 SILENT_NODE_S = 20.0
 """Agents write every 5 s."""
@@ -108,9 +109,8 @@ def _with_unseen_failure(records: Records) -> History:
     if not history.attempt_open or history.failure or history.stop_reason or not history.attempt:
         return history
     root = records.run.attempt(records.phase, history.attempt).root
-    failure = first_failure(read_exits(root))
-    # a rank that we ended ourselves explains nothing: its reason comes with the event
-    if failure is None or failure.ended_by is not None:
+    failure = plain_failure(read_exits(root))
+    if failure is None:
         return history
     return replace(history, failure=event_of(failure, records.phase, history.attempt))
 

@@ -16,10 +16,11 @@ from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.tail import last_lines
-from clusterlm.node.records import ExitRecord, first_failure, read_exits
+from clusterlm.node.records import ExitRecord, read_exits
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
 from clusterlm.supervise.history import History
+from clusterlm.supervise.judge import root_failure
 
 LOG_TAIL = 12
 _GOES_WELL = (State.PREPROCESSING, State.STARTING, State.TRAINING, State.DONE)
@@ -147,7 +148,7 @@ def _of_failure(base: Explanation, run: RunPaths, history: History) -> Explanati
     cause = str(event.get("cause"))
     if base.cause in (None, Cause.PREPROCESS_FAILED, Cause.DATA_NOT_READY, Cause.NO_PROGRESS):
         found = replace(found, cause=Cause[cause] if cause in Cause.__members__ else base.cause)
-    failure = first_failure(read_exits(attempt.root))
+    failure = root_failure(read_exits(attempt.root))
     told = failure.to_dict() if failure else event
     found = _with_failure(found, told, attempt, failure)
     if found.cause is None:

@@ -35,6 +35,7 @@ class Attempt:
     _silence: dict[str, float] = field(default_factory=dict)
     _step_seen: tuple[int, float] | None = None
     _usual_step_s: float | None = None
+    _failed: float | None = None
 
     def __post_init__(self) -> None:
         self._beats = BeatWatch(range(len(self.nodes)), self.started)
@@ -61,14 +62,18 @@ class Attempt:
         """What is to be seen at this moment."""
         self._notice_stop()
         self._notice_step(now)
+        exits = read_exits(self.paths.root)
+        if self._failed is None and any(not e.ended_well for e in exits):
+            self._failed = now
         return AttemptView(
-            exits=read_exits(self.paths.root),
+            exits=exits,
             expected_ranks=self.num_ranks,
             step_code=self.step.poll(),
             step_tail=self._tail(),
             stop_reason=self.stop_reason,
             silent=self._silent(now),
             started_s_ago=now - self.started,
+            failed_s_ago=now - self._failed if self._failed is not None else 0.0,
             ranks_seen=len(read_starts(self.paths.root)),
             step_s_ago=now - self._step_seen[1] if self._step_seen else None,
             usual_step_s=self._usual_step_s,

@@ -35,6 +35,12 @@ SUBMIT_TAKES_S = 60.0
 """From the first event of a run to the id of its job; sbatch may wait for a busy controller."""
 
 
+SETTLE_S = 1.0
+"""So long a broken connection waits for the error behind it; what is told is told within 2 s."""
+
+STEP_LAG_S = 10.0
+"""Progress is written once a second and seen some moments later; a step so late is a new one."""
+
 # srun's word on the first task that ended badly, that is on a node's agent
 _BROKEN_TASK = re.compile(r"^srun: error: (\S+): tasks? \d+: (?:Killed|Exited with .*)$", re.M)
 
@@ -45,9 +51,9 @@ def judge_attempt(view: AttemptView) -> Finding | None:
     Asked in this order: what a rank recorded (the earliest real failure), a stop that was obeyed,
     a silent node, a hang, the step's own end. So the first truth is told, not the loudest.
     """
-    failure = first_failure(view.exits)
+    failure = root_failure(view.exits)
     if failure is not None and not _ended_by_request(view, failure):
-        return _of_rank(failure, view.step_tail)
+        return _of_rank(failure, view.step_tail) if is_settled(view, failure) else None
     if view.step_code is not None:
         return _of_step(view)
     if view.silent and not _steps_go_on(view):
@@ -64,9 +70,43 @@ def judge_attempt(view: AttemptView) -> Finding | None:
     return None
 
 
+def root_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
+    """The rank that explains the others, or None when none has failed.
+
+    The earliest failure, but a broken connection explains nothing while another rank has an error
+    of its own: its peer's socket closes some moments before the peer itself is gone.
+    """
+    own = [e for e in exits if not e.ended_well and e.ended_by is None and not _is_echo(e)]
+    return first_failure(own or exits)
+
+
+def plain_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
+    """The root failure when it may be told at once: no echo, and not by our own hand."""
+    failure = root_failure(exits)
+    if failure is None or failure.ended_by is not None or _is_echo(failure):
+        return None
+    return failure
+
+
+def _is_echo(exit_: ExitRecord) -> bool:
+    return cause_of_error(exit_.error or "") in (Cause.NETWORK, Cause.RENDEZVOUS)
+
+
+def is_settled(view: AttemptView, failure: ExitRecord) -> bool:
+    """Whether `failure` may be told: an echo waits for the error that it may be the echo of."""
+    ended = len(view.exits) >= view.expected_ranks or view.step_code is not None
+    return ended or not _is_echo(failure) or view.failed_s_ago > SETTLE_S
+
+
 def _steps_go_on(view: AttemptView) -> bool:
-    """A new step is proof of life of every node: all of them took part in it."""
-    return view.step_s_ago is not None and view.step_s_ago < min(view.silent.values())
+    """A step made after the silence began is proof of life of every node: all took part in it.
+
+    Also when the next one is not due yet: long steps, and only the heartbeat's network is down.
+    """
+    if view.step_s_ago is None:
+        return False
+    is_newer = view.step_s_ago < min(view.silent.values()) - STEP_LAG_S
+    return is_newer or view.step_s_ago < 2 * (view.usual_step_s or 0.0)
 
 
 def _ended_by_request(view: AttemptView, failure: ExitRecord) -> bool:

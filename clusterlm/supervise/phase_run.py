@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clusterlm.node.files import read_json, write_json
-from clusterlm.node.records import ExitRecord, first_failure
+from clusterlm.node.records import ExitRecord
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise import checkpoints, environment, judge, wiring
@@ -205,8 +205,9 @@ class PhaseRun:
             told.add("stop")
             fields = {"phase": self.phase, "attempt": number, "reason": attempt.stop_reason}
             record(self.run, "stop_requested", **fields)
-        failure = first_failure(view.exits)
-        if failure and "rank" not in told and not attempt.stop_reason:
+        failure = judge.root_failure(view.exits)
+        is_new = "rank" not in told and not attempt.stop_reason
+        if failure and is_new and judge.is_settled(view, failure):
             told.add("rank")
             record(
                 self.run, "rank_failed", phase=self.phase, attempt=number, **_rank_fields(failure)

@@ -36,6 +36,8 @@ class AttemptView:
     """Hosts whose heartbeat has not changed for longer than the limit, with the seconds."""
     started_s_ago: float = 0.0
     ranks_seen: int = 0
+    failed_s_ago: float = 0.0
+    """Seconds since the first failed rank was seen."""
     step_s_ago: float | None = None
     """Seconds since the training step last changed; None before the first."""
     usual_step_s: float | None = None
