@@ -131,5 +131,5 @@ def counting(name: str, steps: int, *words: str, **resources: Any) -> dict[str, 
         "cluster": "slurm",
         "resources": {"nodes": 2, "time": "10m", **resources},
         "train": {"command": [str(SCRIPTS / "counting.py"), str(steps), *words]},
-        "recovery": {"stop_grace": "30s"},
+        "recovery": {"stop_grace": "30s", "heartbeat_timeout": "12s"},
     }

@@ -1,0 +1,1 @@
+"""What clusterlm costs, as ratios measured in one run. `make bench` prints every table."""

@@ -1,0 +1,176 @@
+"""train: section -> transformers.TrainingArguments, for transformers 4.57 and 5.x.
+
+The names differ between the generations (warm-up, activation checkpointing); which one is there is
+seen from the fields that exist, so that no version number decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Set
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import transformers
+from packaging.version import Version
+from transformers import TrainingArguments
+
+from clusterlm.errors import TrainError
+from clusterlm.spec.job import Job
+from clusterlm.spec.train import Train
+from clusterlm.train.deepspeed import zero_stage
+
+# what the rest of this room relies on; a spec that sets one would be overruled in silence
+OURS = frozenset(
+    {
+        "bf16",
+        "ddp_backend",
+        "deepspeed",
+        "disable_tqdm",
+        "fp16",
+        "load_best_model_at_end",
+        "logging_nan_inf_filter",
+        "output_dir",
+        "prediction_loss_only",
+        "remove_unused_columns",
+        "save_only_model",
+        "save_strategy",
+        "save_total_limit",
+        "use_cpu",
+    }
+)
+
+# DeepSpeed before this crashes on frozen weights in a non-reentrant checkpoint (DeepSpeed #8148)
+NON_REENTRANT_ZERO3 = Version("0.19.4")
+
+
+def make_arguments(
+    job: Job,
+    *,
+    output_dir: Path,
+    world_size: int,
+    on_cpu: bool,
+    validates: bool,
+    deepspeed: dict[str, Any] | None,
+) -> TrainingArguments:
+    """The arguments of this run, made before the model: stage 3 splits it while it is loaded."""
+    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    values = translate_train(job.train, fields, world_size=world_size, validates=validates)
+    values |= {
+        "output_dir": str(output_dir),
+        "use_cpu": on_cpu,
+        "ddp_backend": "gloo" if on_cpu else None,
+        "deepspeed": deepspeed,
+    }
+    if job.train.activation_checkpointing:
+        frozen_zero3 = job.model is not None and job.model.adapter is not None
+        reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
+        values |= checkpointing_fields(fields, reentrant=reentrant)
+    return TrainingArguments(**values)
+
+
+def translate_train(
+    train: Train, fields: Set[str], *, world_size: int, validates: bool
+) -> dict[str, Any]:
+    """Our keys in the words of the installed TrainingArguments, further keys behind them."""
+    values = {
+        **_optimisation(train, fields, world_size),
+        **_rhythm(train, validates=validates),
+        "bf16": train.precision == "bf16",
+        "seed": train.seed,
+        "data_seed": train.seed,
+        # every weight is used in every step; searching for unused ones costs time
+        "ddp_find_unused_parameters": False,
+        # blocks carry position_ids that a model's signature may not name
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "warning",
+    }
+    further = train.further_arguments
+    if taken := sorted(OURS & set(further)):
+        raise TrainError(f"train: {', '.join(taken)} cannot be set, clusterlm decides it")
+    if unknown := sorted(set(further) - set(fields)):
+        raise TrainError(
+            f"train: transformers {transformers.__version__} has no argument {', '.join(unknown)}"
+        )
+    return values | further
+
+
+def accumulation_steps(train: Train, world_size: int) -> int:
+    """Forward passes of a rank per optimizer step."""
+    if train.gradient_accumulation is not None:
+        return train.gradient_accumulation
+    if train.global_batch_size is None:
+        return 1
+    per_pass = train.micro_batch_size * world_size
+    steps, rest = divmod(train.global_batch_size, per_pass)
+    if rest or not steps:
+        raise TrainError(
+            f"train.global_batch_size {train.global_batch_size} is no multiple of micro_batch_size "
+            f"{train.micro_batch_size} x {world_size} ranks = {per_pass}"
+        )
+    return steps
+
+
+def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed: Version) -> bool:
+    """Whether activation checkpoints must be of the old, reentrant kind.
+
+    The new kind is right everywhere but with stage 3, frozen weights and an old DeepSpeed.
+    """
+    return frozen and zero_stage(deepspeed) == 3 and installed < NON_REENTRANT_ZERO3
+
+
+def checkpointing_fields(fields: Set[str], *, reentrant: bool) -> dict[str, Any]:
+    """Switch activation checkpointing on, under the name this transformers has for it."""
+    name = "activation_checkpointing"
+    if name not in fields:
+        name = "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
+
+
+def _optimisation(train: Train, fields: Set[str], world_size: int) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": train.micro_batch_size,
+        "per_device_eval_batch_size": train.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(train, world_size),
+        "num_train_epochs": train.epochs,
+        "max_steps": train.max_steps or -1,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.lr_scheduler,
+        **_warmup(train.warmup, fields),
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+    }
+
+
+def _warmup(warmup: float, fields: Set[str]) -> dict[str, Any]:
+    if warmup >= 1:
+        return {"warmup_steps": int(warmup)}
+    # 5.x reads a warmup_steps below 1 as a share; 4.57 has a field of its own for it
+    return {"warmup_ratio" if "warmup_ratio" in fields else "warmup_steps": warmup}
+
+
+def _rhythm(train: Train, *, validates: bool) -> dict[str, Any]:
+    """When to log, save, evaluate; nothing is filtered from the loss, and nothing is deleted."""
+    return {
+        "logging_strategy": "steps",
+        "logging_steps": train.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": train.save_steps,
+        "save_total_limit": None,
+        "eval_strategy": "steps" if validates else "no",
+        "eval_steps": (train.eval_steps or train.save_steps) if validates else None,
+        # logits of a whole evaluation do not fit into memory
+        "prediction_loss_only": True,
+    }
+
+
+def _deepspeed_version() -> Version:
+    try:
+        return Version(version("deepspeed"))
+    except PackageNotFoundError:
+        return NON_REENTRANT_ZERO3

@@ -1,0 +1,27 @@
+"""transformers' Trainer with two things changed: the order of the blocks, and what a save is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from clusterlm.train.checkpoints import CheckpointStore
+
+
+class BlockTrainer(Trainer):  # type: ignore[misc]
+    """Trains on a `BlockDataset` and saves through a `CheckpointStore`."""
+
+    def __init__(self, *, store: CheckpointStore, **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.store = store
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        order: Sampler[int] = self.train_dataset.order
+        return order
+
+    # not a callback: evaluation may lie between the end of a step and the save
+    def _save_checkpoint(self, *model_and_trial: Any, **named: Any) -> None:
+        with self.store.writing(self.state.global_step):
+            super()._save_checkpoint(*model_and_trial, **named)

@@ -1,0 +1,116 @@
+"""Start a training the way a node does, with the environment that supervisor and agent give."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "class": "LlamaForCausalLM",
+    "config": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
+
+
+@dataclass
+class Run:
+    """A run directory and how to train in it."""
+
+    root: Path
+    cache: Path
+    model: dict[str, Any] = field(default_factory=lambda: {"from_scratch": TINY})
+    train: dict[str, Any] = field(default_factory=dict)
+    ranks: int = 2
+    output: str = ""
+
+    def train_to_end(self, *, attempt: int = 1, resume: str = "") -> list[int]:
+        """Exit codes by rank; the output is kept."""
+        process = self.start(attempt=attempt, resume=resume)
+        self.output, _ = process.communicate(timeout=240)
+        return self.codes()
+
+    def stop_midway(
+        self, ask: Callable[[], None], *, after: int, attempt: int = 1, resume: str = ""
+    ) -> list[int]:
+        """Train, `ask` to stop as soon as step `after` is logged, wait for the end."""
+        process = self.start(attempt=attempt, resume=resume)
+        while process.poll() is None and max(self.losses(), default=0) < after:
+            time.sleep(0.05)
+        ask()
+        self.output, _ = process.communicate(timeout=240)
+        return self.codes()
+
+    def start(self, *, attempt: int, resume: str) -> subprocess.Popen[str]:
+        files = self.root / "attempts" / str(attempt)
+        files.mkdir(parents=True, exist_ok=True)
+        for left in self.root.glob("code*"):
+            left.unlink()
+        (self.root / "spec.json").write_text(json.dumps(self._spec()))
+        if not (self.root / "LEASE").exists():
+            (self.root / "LEASE").write_text(json.dumps({"attempt": attempt}))
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--max-restarts=0"),
+                *(f"--nproc-per-node={self.ranks}", f"--master-port={_free_port()}"),
+                *(str(Path(__file__).with_name("rank.py")), str(self.root)),
+            ],
+            env=self._environment(files, attempt, resume),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def codes(self) -> list[int]:
+        return [int(path.read_text()) for path in sorted(self.root.glob("code*"))]
+
+    def rows(self) -> list[dict[str, Any]]:
+        path = self.root / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def losses(self) -> dict[int, tuple[float, float]]:
+        """Loss and gradient norm of each logged step."""
+        return {
+            row["step"]: (row["loss"], row["grad_norm"]) for row in self.rows() if "loss" in row
+        }
+
+    def checkpoint(self, step: int) -> Path:
+        return self.root / "checkpoints" / f"checkpoint-{step}"
+
+    def _spec(self) -> dict[str, Any]:
+        train = {"precision": "fp32", "logging_steps": 1, "learning_rate": 1e-3} | self.train
+        resources = {"processes_per_node": self.ranks}
+        return {"name": "t", "resources": resources, "model": self.model, "train": train}
+
+    def _environment(self, files: Path, attempt: int, resume: str) -> dict[str, str]:
+        return os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "CLUSTERLM_PHASE": "train",
+            "CLUSTERLM_RUN_DIR": str(self.root),
+            "CLUSTERLM_ATTEMPT": str(attempt),
+            "CLUSTERLM_STOP_FILE": str(files / "stop.json"),
+            "CLUSTERLM_PROGRESS_FILE": str(files / "progress.json"),
+            "CLUSTERLM_CACHE": str(self.cache),
+            "CLUSTERLM_RESUME_FROM": resume,
+        }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
