@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import time
@@ -53,7 +54,7 @@ def cancel(
     history = read_history(run)
     if history.end is not None:
         return Cancelled(was_over=True, saved=False)
-    who = os.environ.get("USER", "?")
+    who = getpass.getuser()
     if history.cancel_requested is None:
         record(run, "cancel_requested", by=who, now=now)
     write_json(run.cancel, {"by": who, "now": now, "time": time.time()})

@@ -5,6 +5,7 @@ A refused or interrupted submit leaves nothing: no job, no run directory.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -85,7 +86,7 @@ def resume(run: RunPaths, host: Host) -> Submission:
     refuse_impossible(job, host)
     fingerprint = (read_json(run.lock) or {}).get("fingerprint")
     run.cancel.unlink(missing_ok=True)
-    record(run, "resumed", by=os.environ.get("USER", "?"))
+    record(run, "resumed", by=getpass.getuser())
     return _send(run, job, fingerprint, host)
 
 

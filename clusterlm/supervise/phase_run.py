@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord
-from clusterlm.paths import AttemptPaths, Phase, RunPaths
+from clusterlm.paths import AttemptPaths, CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise import checkpoints, environment, judge, wiring
 from clusterlm.supervise.allocation import Allocation
@@ -91,8 +91,8 @@ class PhaseRun:
         return read_history(self.run).end is not None
 
     def is_cancelled(self) -> bool:
-        """Whether somebody asked for the end of the run."""
-        return self.run.cancel.exists()
+        """Whether somebody asked for the end of the run, and nobody else waits for this phase."""
+        return self.run.cancel.exists() and not self._others_wait()
 
     def pause(self, seconds: float, notes: Notes) -> None:
         """Wait before the next attempt; a cancel or a signal ends the wait."""
@@ -235,6 +235,13 @@ class PhaseRun:
         record(self.run, "attempt_ended", **fields)
         self.pulse.write("between attempts")
         return verdict
+
+    def _others_wait(self) -> bool:
+        """Whether other runs wait for the data that this one began to prepare."""
+        if self.phase != "preprocess" or self.fingerprint is None:
+            return False
+        claim = read_json(CachePaths.of(self.fingerprint).claim) or {}
+        return any(user != self.run.name for user in claim.get("users", []))
 
     # -- what is there -----------------------------------------------------------------------
 

@@ -67,7 +67,10 @@ def make_arguments(
         frozen_zero3 = job.model is not None and job.model.adapter is not None
         reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
         values |= checkpointing_fields(fields, reentrant=reentrant)
-    return TrainingArguments(**values)
+    try:
+        return TrainingArguments(**values)
+    except ValueError as error:
+        raise TrainError(f"train: {' '.join(str(error).split())}") from error
 
 
 def translate_train(

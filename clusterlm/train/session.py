@@ -91,31 +91,21 @@ def choose_device(job: Job) -> bool:
 def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopAgreement]:
     """Arguments first, then the model: DeepSpeed's part decides how its weights are loaded."""
     job, rank, cache = session.job, session.rank, session.cache
-    deepspeed = choose_deepspeed(job, rank, on_cpu=on_cpu)
-    if deepspeed is not None:
-        session.progress.show(text="starting DeepSpeed", now=True)
-        join_deepspeed(on_cpu=on_cpu)
-        session.clock.mark("DeepSpeed")
-    session.progress.show(text="loading model", now=True)
-    seed = job.train.seed
-    train = BlockDataset(cache.split("train"), seed)
-    validation = None
-    if "validation" in cache.splits:
-        validation = BlockDataset(cache.split("validation"), seed)
+    train, validation = open_splits(cache, job.train.seed)
     args = make_arguments(
         job,
         output_dir=rank.checkpoints,
         world_size=rank.world_size,
         on_cpu=on_cpu,
         validates=validation is not None,
-        deepspeed=deepspeed,
+        deepspeed=start_deepspeed(session, on_cpu=on_cpu),
     )
+    session.progress.show(text="loading model", now=True)
     tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
     agreement = StopAgreement(session.stop, session.group)
+    keep = job.train.keep_checkpoints
     trainer = BlockTrainer(
-        store=CheckpointStore(
-            rank.checkpoints, rank.attempt, job.train.keep_checkpoints, session.group
-        ),
+        store=CheckpointStore(rank.checkpoints, rank.attempt, keep, session.group),
         args=args,
         model=make_model(job, block_size=block_size(cache), tokenizer=tokenizer),
         train_dataset=train,
@@ -126,6 +116,25 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     )
     trainer.remove_callback(PrinterCallback)
     return trainer, agreement
+
+
+def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | None]:
+    """What is trained on, and what is held back, if there is something."""
+    held_back = "validation"
+    train = BlockDataset(cache.split("train"), seed)
+    if held_back not in cache.splits:
+        return train, None
+    return train, BlockDataset(cache.split(held_back), seed)
+
+
+def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
+    """Its JSON, once it has joined the ranks; None with another strategy."""
+    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu)
+    if config is not None:
+        session.progress.show(text="starting DeepSpeed", now=True)
+        join_deepspeed(on_cpu=on_cpu)
+        session.clock.mark("DeepSpeed")
+    return config
 
 
 def make_recorder(session: Session, args: TrainingArguments, num_blocks: int) -> list[Recorder]:

@@ -126,3 +126,12 @@ def test_the_installed_transformers_takes_what_is_made(tmp_path: Path, precision
     assert args.bf16 == (precision == "bf16")
     assert args.gradient_checkpointing_kwargs == {"use_reentrant": False}
     assert args.report_to == []
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_value_that_transformers_refuses_is_told_in_words(tmp_path: Path) -> None:
+    job = Job.model_validate({"name": "t", "train": {"lr_scheduler": "cosin"}})
+    with pytest.raises(TrainError, match="train: .*cosin.* is not a valid SchedulerType"):
+        make_arguments(
+            job, output_dir=tmp_path, world_size=1, on_cpu=True, validates=False, deepspeed=None
+        )
