@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clusterlm.errors import ClusterLMError
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of the run.")]
 
@@ -20,11 +25,25 @@ def preprocess(run_dir: RunDir) -> None:
     """Prepare the data of a run; called by preprocess.sh on one node."""
     from clusterlm.data.preprocess import run_phase
 
-    run_phase(run_dir)
+    with _named_errors():
+        run_phase(run_dir)
 
 
 def train(run_dir: RunDir) -> None:
     """Train; called by torchrun.sh as every rank."""
     from clusterlm.train.loop import run_training
 
-    raise typer.Exit(run_training(run_dir))
+    with _named_errors():
+        code = run_training(run_dir)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Put the kind of an error before its words, on one line: `judge` reads it off the log."""
+    try:
+        yield
+    except ClusterLMError as error:
+        words = " ".join(line.strip() for line in str(error).splitlines())
+        print(f"{type(error).__name__}: {words}", file=sys.stderr, flush=True)
+        raise typer.Exit(error.exit_code) from None
