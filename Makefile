@@ -1,5 +1,7 @@
 # Everything a newcomer or CI types. Each target installs what it needs, once.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# the first that runs and is new enough; a name on PATH alone may be a stub
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints/dev.txt
@@ -47,9 +49,8 @@ golden: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_render.py --update-golden
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "no python3 found: install Python 3.11 or newer"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is older than 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || \
+	  { echo "no Python 3.11 or newer found: install one, or: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || bash tests/bed/install.sh python3-venv
 	@$(PYTHON) -m venv $(VENV)
 
