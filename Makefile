@@ -57,6 +57,7 @@ $(VENV)/bin/python:
 # torch first and pinned: an open range would bring gigabytes of CUDA to a machine without a GPU
 $(VENV)/.train: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV) (torch, transformers, deepspeed, ...): some minutes the first time"
+	@$(PIP) --upgrade pip
 	@$(PIP) -c $(CONSTRAINTS) torch setuptools wheel
 	@$(PIP) -c $(CONSTRAINTS) -e '.[train]'
 	@touch $@
