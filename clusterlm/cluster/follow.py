@@ -28,7 +28,7 @@ from clusterlm.node.files import read_jsonl
 from clusterlm.node.records import read_exits
 from clusterlm.paths import AttemptPaths, RunPaths
 from clusterlm.supervise.causes import State
-from clusterlm.supervise.judge import plain_failure
+from clusterlm.supervise.failure import plain_failure
 
 POLL_S = 0.3
 STATUS_EVERY_S = 2.0

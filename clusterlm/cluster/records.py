@@ -15,8 +15,8 @@ from pathlib import Path
 from clusterlm.node.files import read_json
 from clusterlm.node.records import ExitRecord, Progress, read_exits
 from clusterlm.paths import Phase, RunPaths
+from clusterlm.supervise.failure import plain_failure
 from clusterlm.supervise.history import History, JobRef, read_history
-from clusterlm.supervise.judge import plain_failure
 
 SILENT_NODE_S = 20.0
 """Agents write every 5 s."""

@@ -19,8 +19,8 @@ from clusterlm.cluster.tail import last_lines
 from clusterlm.node.records import ExitRecord, read_exits
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
+from clusterlm.supervise.failure import root_failure
 from clusterlm.supervise.history import History
-from clusterlm.supervise.judge import root_failure
 
 LOG_TAIL = 12
 _GOES_WELL = (State.PREPROCESSING, State.STARTING, State.TRAINING, State.DONE)

@@ -14,8 +14,9 @@ import re
 from collections.abc import Sequence
 
 from clusterlm.node.codes import EXIT_RESUME
-from clusterlm.node.records import ExitRecord, first_failure
+from clusterlm.node.records import ExitRecord
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
+from clusterlm.supervise.failure import is_settled, root_failure
 from clusterlm.supervise.history import History
 from clusterlm.supervise.slurm_states import JobRow, Life
 from clusterlm.supervise.views import (
@@ -34,9 +35,6 @@ SILENT_SUPERVISOR_S = 45.0
 SUBMIT_TAKES_S = 60.0
 """From the first event of a run to the id of its job; sbatch may wait for a busy controller."""
 
-
-SETTLE_S = 1.0
-"""So long a broken connection waits for the error behind it; what is told is told within 2 s."""
 
 STEP_LAG_S = 10.0
 """Progress is written once a second and seen some moments later; a step so late is a new one."""
@@ -68,34 +66,6 @@ def judge_attempt(view: AttemptView) -> Finding | None:
     if view.step_s_ago is not None and view.step_s_ago > limit:
         return Finding(Cause.HANG, f"the step has not changed for {view.step_s_ago:.0f} s")
     return None
-
-
-def root_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
-    """The rank that explains the others, or None when none has failed.
-
-    The earliest failure, but a broken connection explains nothing while another rank has an error
-    of its own: its peer's socket closes some moments before the peer itself is gone.
-    """
-    own = [e for e in exits if not e.ended_well and e.ended_by is None and not _is_echo(e)]
-    return first_failure(own or exits)
-
-
-def plain_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
-    """The root failure when it may be told at once: no echo, and not by our own hand."""
-    failure = root_failure(exits)
-    if failure is None or failure.ended_by is not None or _is_echo(failure):
-        return None
-    return failure
-
-
-def _is_echo(exit_: ExitRecord) -> bool:
-    return cause_of_error(exit_.error or "") in (Cause.NETWORK, Cause.RENDEZVOUS)
-
-
-def is_settled(view: AttemptView, failure: ExitRecord) -> bool:
-    """Whether `failure` may be told: an echo waits for the error that it may be the echo of."""
-    ended = len(view.exits) >= view.expected_ranks or view.step_code is not None
-    return ended or not _is_echo(failure) or view.failed_s_ago > SETTLE_S
 
 
 def _steps_go_on(view: AttemptView) -> bool:

@@ -12,7 +12,7 @@ from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord
 from clusterlm.paths import AttemptPaths, CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
-from clusterlm.supervise import checkpoints, environment, judge, wiring
+from clusterlm.supervise import checkpoints, environment, failure, judge, wiring
 from clusterlm.supervise.allocation import Allocation
 from clusterlm.supervise.attempt import Attempt
 from clusterlm.supervise.causes import Cause
@@ -205,12 +205,12 @@ class PhaseRun:
             told.add("stop")
             fields = {"phase": self.phase, "attempt": number, "reason": attempt.stop_reason}
             record(self.run, "stop_requested", **fields)
-        failure = judge.root_failure(view.exits)
+        failed = failure.root_failure(view.exits)
         is_new = "rank" not in told and not attempt.stop_reason
-        if failure and is_new and judge.is_settled(view, failure):
+        if failed and is_new and failure.is_settled(view, failed):
             told.add("rank")
             record(
-                self.run, "rank_failed", phase=self.phase, attempt=number, **_rank_fields(failure)
+                self.run, "rank_failed", phase=self.phase, attempt=number, **_rank_fields(failed)
             )
         for host, silent_s in view.silent.items():
             if host not in told:
@@ -280,11 +280,11 @@ def _fields(finding: Finding) -> dict[str, Any]:
     return fields
 
 
-def _rank_fields(failure: ExitRecord) -> dict[str, Any]:
+def _rank_fields(failed: ExitRecord) -> dict[str, Any]:
     return {
-        "rank": failure.rank,
-        "host": failure.host,
-        "code": failure.code,
-        "signal": failure.signal,
-        "error": failure.error,
+        "rank": failed.rank,
+        "host": failed.host,
+        "code": failed.code,
+        "signal": failed.signal,
+        "error": failed.error,
     }
