@@ -35,10 +35,13 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.first_step
 
-## The tests that need no Slurm, with the oldest allowed version of every dependency.
+## The tests that need neither Slurm nor torch, with the oldest allowed version of every dependency.
 oldest:
-	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt .venv-oldest/.dev
-	.venv-oldest/bin/python -m pytest -m "not slurm"
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	.venv-oldest/bin/python -m pip install --quiet -c constraints/oldest.txt -e . \
+	  datasets numpy orjson tokenizers pytest pytest-timeout hypothesis
+	.venv-oldest/bin/python -m pytest tests/spec tests/cluster tests/supervise tests/data tests/test_render.py
 
 ## Pages that are made from the code.
 docs: $(VENV)/.dev
