@@ -70,7 +70,7 @@ class Tail:
                 whole, self._skipping = whole[1:], False
         lines = [_cut(line) for line in whole]
         # a progress bar rewrites one line for ever: only what stands after the last return counts
-        rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]
+        rest = _last_state(rest)
         if self._skipping:
             rest = b""
         elif len(rest) > LONGEST_LINE:
@@ -80,8 +80,13 @@ class Tail:
         return lines
 
 
+def _last_state(line: bytes) -> bytes:
+    # returns at the very end: the next state has not been written yet
+    return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
+
+
 def _cut(line: bytes) -> bytes:
-    shown = line[line.rfind(b"\r", 0, -1) + 1 :]
+    shown = _last_state(line)
     return shown if len(shown) <= LONGEST_LINE else shown[:LONGEST_LINE] + CUT
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clusterlm.cluster.log_text import ErrorFilter, readable
@@ -15,6 +15,7 @@ def write(path: Path, data: bytes) -> None:
         handle.write(data)
 
 
+@example([b"\x00", b"\r", b"\r"])
 @given(st.lists(st.binary(max_size=40)))
 def test_lines_come_once_and_whole_however_the_file_grew(pieces: list[bytes]) -> None:
     import tempfile
