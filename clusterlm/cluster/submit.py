@@ -9,8 +9,11 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +166,24 @@ def _secret_values(job: Job) -> dict[str, str]:
 
 
 def _send(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
+    with _uninterrupted():
+        return _send_whole(run, job, fingerprint, host)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the second that this takes: half a chain is worse than a late answer.
+
+    Ignored and not handled, so that sbatch, which gets the same Ctrl-C, ignores it too.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
     sent: list[launcher.Submitted] = []
     try:
         cache_hit, after, shared = True, None, None

@@ -150,6 +150,9 @@ def _cancel_requested(h: History, e: dict[str, Any]) -> None:
 
 
 def _phase_started(h: History, e: dict[str, Any]) -> None:
+    if e["phase"] not in h.jobs and e.get("job_id"):
+        # the submitting command was killed after sbatch and before it could write: the job says so
+        h.jobs[e["phase"]] = JobRef(e["phase"], str(e["job_id"]), h.cluster, 0.0, h.run)
     waits_for_data = "preprocess" in h.jobs and "preprocess" not in h.done_phases
     if e["phase"] == "train" and h.phase != "train" and waits_for_data:
         # cluster: local has no scheduler: the training's supervisor waits beside the data phase
