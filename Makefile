@@ -13,6 +13,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
 	@$(BIN)/clusterlm submit jobs/quickstart.yaml --name "quickstart-$$(date +%m%d-%H%M%S)" --watch
+	@echo "to type clusterlm yourself:  . $(BIN)/activate"
 
 ## Everything: style, types, unit tests, and the scenarios on a real Slurm (started by the tests).
 test: $(VENV)/.dev bed check

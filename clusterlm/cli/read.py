@@ -132,9 +132,10 @@ def _without_old(found: list[RunStatus]) -> list[RunStatus]:
 
 def _print_table(found: list[RunStatus]) -> None:
     from clusterlm.cluster.table import plain_table, rich_table
+    from clusterlm.paths import runs_dir
 
     if not found:
-        typer.echo("no runs yet; start one with: clusterlm submit JOB.yaml")
+        typer.echo(f"no runs in {runs_dir()}; start one with: clusterlm submit JOB.yaml")
         return
     if sys.stdout.isatty():
         from rich.console import Console

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.errors import RunError
+
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
     from clusterlm.spec.load import LoadedJob
@@ -56,6 +58,11 @@ def submit(
 
 def resume(
     run: RunName,
+    job: Annotated[
+        Path | None,
+        typer.Option("--job", metavar="JOB", help="A changed YAML in place of the submitted one."),
+    ] = None,
+    overrides: Overrides = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +73,10 @@ def resume(
 
     paths = find_run(run)
     refuse_living(paths)
-    submission = send(paths, LocalHost())
+    if overrides and job is None:
+        raise RunError("--set changes a YAML: name it too, with --job JOB")
+    loaded = _load(job, overrides, paths.name) if job else None
+    submission = send(paths, LocalHost(), loaded)
     _print_submission(submission, as_json)
     if watch:
         raise typer.Exit(_watch(submission))
@@ -90,7 +100,7 @@ def cancel(
         return
     for other in done.kept_preprocess_for:
         typer.echo(f"the data job stays: run {other} waits for the same data")
-    how = "saved and ended" if done.saved else "cancelled"
+    how = f"saved step {done.saved_step} and ended" if done.saved_step is not None else "ended"
     typer.echo(f"{run} {how}; go on with: clusterlm resume {run}")
 
 

@@ -28,8 +28,8 @@ class Cancelled:
 
     was_over: bool
     """The run had ended before."""
-    saved: bool
-    """The run ended by itself after the request, so it had the time to save."""
+    saved_step: int | None
+    """Newest checkpoint, when the run ended by itself after the request."""
     kept_preprocess_for: tuple[str, ...] = ()
     """Other runs that wait for the same data."""
 
@@ -53,7 +53,7 @@ def cancel(
     """
     history = read_history(run)
     if history.end is not None:
-        return Cancelled(was_over=True, saved=False)
+        return Cancelled(was_over=True, saved_step=None)
     who = getpass.getuser()
     if history.cancel_requested is None:
         record(run, "cancel_requested", by=who, now=now)
@@ -63,13 +63,16 @@ def cancel(
     saved = False
     if is_running():
         grace_s = 10.0 if now else _grace_s(run)
-        tell(f"asked {run.name} to save and end (up to {grace_s:.0f} s; --now skips this)")
+        what = "end" if now else "save and end; --now does not wait for a save"
+        tell(f"asking {run.name} to {what} (up to {grace_s:.0f} s)")
         saved = _wait_for_end(run, grace_s) and not now
     _take_away(jobs, history, host)
     if read_history(run).end is None:
         cause = Cause.CANCELLED.name
         record(run, "ended", state=State.CANCELLED.value, cause=cause, evidence=f"by {who}")
-    return Cancelled(was_over=False, saved=saved, kept_preprocess_for=tuple(others))
+    last = read_history(run).last_end or {}
+    step = last.get("newest_step") if saved else None
+    return Cancelled(was_over=False, saved_step=step, kept_preprocess_for=tuple(others))
 
 
 def _leave_claim(run: RunPaths, history: History) -> list[str]:

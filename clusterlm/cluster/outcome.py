@@ -32,7 +32,7 @@ class Outcome:
         """For people."""
         lines = []
         if self.first_loss is not None and self.last_loss is not None:
-            lines.append(f"loss      {_fall(self.first_loss, self.last_loss)}")
+            lines.append(f"mean loss {_fall(self.first_loss, self.last_loss)}")
         if self.eval_loss is not None:
             lines.append(f"eval loss {self.eval_loss:.3f}")
         done = []

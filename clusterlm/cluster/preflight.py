@@ -39,7 +39,14 @@ def refuse_impossible(job: Job, host: Host) -> None:
             "  run clusterlm on a login node of the cluster (some sites: `module load slurm`),\n"
             "  or use cluster: local to run on this machine without a scheduler"
         )
-    problems = problems_on(job, partitions(host))
+    try:
+        there = partitions(host)
+    except SlurmError as error:
+        raise type(error)(
+            f"{error}\n  is this a login node of the cluster? "
+            "`clusterlm check --offline` asks nobody; cluster: local needs no Slurm"
+        ) from error
+    problems = problems_on(job, there)
     if problems:
         raise SpecError("job.yaml", problems)
 

@@ -21,6 +21,7 @@ from clusterlm.cluster.scheduler import LOCAL, NOT_ASKED, SchedulerView, Seen
 from clusterlm.errors import RunError
 from clusterlm.paths import RunPaths
 from clusterlm.paths import runs_dir as default_runs_dir
+from clusterlm.supervise.causes import State
 from clusterlm.supervise.history import History, JobRef, read_history
 from clusterlm.supervise.judge import (
     SILENT_SUPERVISOR_S,
@@ -232,7 +233,13 @@ def refuse_living(run: RunPaths) -> None:
     Raises:
         RunError: it lives, or nobody can say whether it does.
     """
-    if read_history(run).end is not None:
+    end = read_history(run).end
+    if end is not None and end.get("state") == State.DONE.value:
+        raise RunError(
+            f"{run.name} is DONE: there is nothing to resume\n"
+            f"  train on, as a new run:  model.name: {run.model}"
+        )
+    if end is not None:
         return
     status = StatusReader(run.root.parent).read([run.name])[0]
     if not status.state.is_final:

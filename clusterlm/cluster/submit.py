@@ -73,24 +73,49 @@ def submit(loaded: LoadedJob, name: str, host: Host) -> Submission:
     refuse_impossible(job, host)
     secrets = _secret_values(job)
     parts = describe(job.data) if job.data else None
-    fingerprint = fingerprint_of_parts(parts) if parts else None
     _make_folder(run)
     try:
-        _fill(run, loaded, secrets, fingerprint, parts)
+        fingerprint = _fill(run, loaded, secrets, parts)
+        record(run, "created", run=run.name, cluster=job.cluster, version=__version__)
         return _send(run, job, fingerprint, host)
     except BaseException:
         shutil.rmtree(run.root, ignore_errors=True)
         raise
 
 
-def resume(run: RunPaths, host: Host) -> Submission:
-    """Send a run that has ended again; it goes on from its newest verified checkpoint."""
-    job = Job.model_validate_json(run.spec.read_text())
+def resume(run: RunPaths, host: Host, loaded: LoadedJob | None = None) -> Submission:
+    """Send a run that has ended again; it goes on from its newest verified checkpoint.
+
+    Args:
+        run: the run.
+        host: where Slurm is.
+        loaded: the job in place of the one that was submitted; its model must be the same once
+            there is a checkpoint.
+
+    Raises:
+        RunError: the run is done, or the job now asks for another model.
+    """
+    job = loaded.job if loaded else Job.model_validate_json(run.spec.read_text())
     refuse_impossible(job, host)
+    if loaded:
+        _refuse_another_model(run, job)
+        parts = describe(job.data) if job.data else None
+        _fill(run, loaded, _secret_values(job), parts)
     fingerprint = (read_json(run.lock) or {}).get("fingerprint")
     run.cancel.unlink(missing_ok=True)
     record(run, "resumed", by=getpass.getuser())
     return _send(run, job, fingerprint, host)
+
+
+def _refuse_another_model(run: RunPaths, job: Job) -> None:
+    before = Job.model_validate_json(run.spec.read_text())
+    block_sizes = [j.data.block_size if j.data else None for j in (before, job)]
+    is_same = before.model == job.model and block_sizes[0] == block_sizes[1]
+    if not is_same and any(run.checkpoints.glob("checkpoint-*")):
+        raise RunError(
+            f"{run.name} has checkpoints of another `model` or `data.block_size` than the job asks "
+            f"for now\n  start a new run:  clusterlm submit JOB --name {_free_name(run)}"
+        )
 
 
 def refuse_taken_name(run: RunPaths) -> None:
@@ -126,10 +151,11 @@ def _fill(
     run: RunPaths,
     loaded: LoadedJob,
     secrets: dict[str, str],
-    fingerprint: str | None,
     parts: dict[str, Any] | None,
-) -> None:
+) -> str | None:
+    """Write what was asked for and what nodes run; the fingerprint of the data."""
     job = loaded.job
+    fingerprint = fingerprint_of_parts(parts) if parts else None
     write_atomically(run.job_yaml, loaded.text)
     write_atomically(run.spec, _spec_text(job))
     fields = {
@@ -148,7 +174,7 @@ def _fill(
         write_json(run.secrets, secrets)
     for name, text in render_run(job, run, fingerprint).items():
         write_atomically(run.root / name, text, mode=0o700 if name.endswith(".sh") else 0o600)
-    record(run, "created", run=run.name, cluster=job.cluster, version=__version__)
+    return fingerprint
 
 
 def _spec_text(job: Job) -> str:

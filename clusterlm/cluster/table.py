@@ -35,6 +35,9 @@ COLOURS = {
 }
 
 
+LONGEST_WHY = 160
+
+
 def cells(status: RunStatus) -> tuple[str, ...]:
     """One row, by HEADS."""
     return (
@@ -77,9 +80,15 @@ def why(status: RunStatus) -> str:
 
 def plain_table(statuses: Sequence[RunStatus]) -> list[str]:
     """Aligned columns without control codes."""
-    rows = [HEADS, *(cells(status) for status in statuses)]
+    rows = [HEADS, *(_short(cells(status)) for status in statuses)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _short(row: tuple[str, ...]) -> tuple[str, ...]:
+    """The last cell cut: `why RUN` and `--json` have the whole text."""
+    text = row[-1]
+    return (*row[:-1], text if len(text) <= LONGEST_WHY else text[: LONGEST_WHY - 2] + " ~")
 
 
 def rich_table(statuses: Iterable[RunStatus]) -> Table:
@@ -93,7 +102,7 @@ def rich_table(statuses: Iterable[RunStatus]) -> Table:
         table.add_column(head, no_wrap=head != "WHY", overflow="fold", header_style="bold")
     for status in statuses:
         # Text, not str: square brackets in an error are no markup
-        row = [Text(cell) for cell in cells(status)]
+        row = [Text(cell) for cell in _short(cells(status))]
         row[1].stylize(COLOURS[status.state])
         table.add_row(*row)
     return table

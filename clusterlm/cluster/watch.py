@@ -130,7 +130,7 @@ def next_command(run: RunPaths, status: RunStatus) -> str:
     if not run.model.is_dir():
         return f"clusterlm logs {run.name}"
     return (
-        'python -c "from transformers import pipeline; '
+        f'{sys.executable} -c "from transformers import pipeline; '
         f"print(pipeline('text-generation', '{run.model}')('The')[0]['generated_text'])\""
     )
 

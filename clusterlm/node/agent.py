@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType
 
 from clusterlm.node.codes import ENDED_WELL, EXIT_NOT_STARTED, EXIT_USAGE, shell_code
+from clusterlm.node.extensions import EXTENSIONS, prepare_extensions
 from clusterlm.node.files import create_json, has_appeared, read_json
 from clusterlm.node.heartbeat import BeatWriter
 from clusterlm.node.interface import interface_towards
@@ -219,7 +220,9 @@ def _node_defaults(environ: Mapping[str, str], num_ranks: int) -> dict[str, str]
     """What only the node itself knows; the job's own `env` goes before it."""
     # torchrun's default is one thread a rank, which leaves most of a CPU node idle
     threads = max(1, len(os.sched_getaffinity(0)) // num_ranks)
-    defaults = {"OMP_NUM_THREADS": str(threads)}
+    # what torch and DeepSpeed compile: on this node, because a lock that a killed rank leaves in a
+    # home folder would keep every later one waiting
+    defaults = {"OMP_NUM_THREADS": str(threads), EXTENSIONS: str(prepare_extensions())}
     head = environ.get("CLUSTERLM_MASTER_ADDR", "")
     if environ.get("CLUSTERLM_NODES", "1") != "1" and (name := interface_towards(head)):
         defaults["GLOO_SOCKET_IFNAME"] = name

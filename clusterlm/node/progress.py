@@ -56,7 +56,8 @@ def report_progress(
     now = time.monotonic()
     if not path or os.environ.get("RANK", "0") != "0":
         return False
-    if not force and now - _last_report < REPORT_EVERY_S:
+    is_last = step is not None and step == total_steps
+    if not force and not is_last and now - _last_report < REPORT_EVERY_S:
         return False
     _last_report = now
     phase = os.environ.get("CLUSTERLM_PHASE")

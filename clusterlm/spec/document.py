@@ -148,7 +148,8 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[str, int | None]:
     if "single document" in what:
         return "a second document (`---`); a job is one document", line
     if "mapping values are not allowed" in what:
-        return f"a second `: ` in {shown(found.strip())}; put the value in quotes", line
+        cure = "put the value in quotes, or mend the indentation"
+        return f"a second `: ` in {shown(found.strip())}; {cure}", line
     return f"{what}: {shown(found.strip())}", line
 
 

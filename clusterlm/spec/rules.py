@@ -72,7 +72,8 @@ def cluster_is_known(job: Job) -> Iterator[Problem]:
     """`local` or `slurm`."""
     if job.cluster not in CLUSTERS:
         accepted = ", ".join(CLUSTERS)
-        message = f'"{job.cluster}": profiles come with a later version; accepted: {accepted}'
+        near = " (in lower case)" if job.cluster.lower() in CLUSTERS else ""
+        message = f'"{job.cluster}" is no cluster known here; accepted: {accepted}{near}'
         yield Problem("cluster", message)
 
 
@@ -175,6 +176,12 @@ def notes_on(job: Job) -> list[str]:
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
+    named = {"model.name": job.model, "data.tokenizer.name": job.data and job.data.tokenizer}
+    for place, section in named.items():
+        name = section.name if section else None
+        # what is a folder has been made absolute
+        if name and not name.startswith("/"):
+            notes.append(f'{place}: "{name}" is no folder here; taken as a hub id, not verified')
     zero = job.train.deepspeed
     adapter = job.model.adapter if job.model else None
     if adapter and adapter.modules_to_save and isinstance(zero, DeepSpeed) and zero.stage == 3:

@@ -40,6 +40,10 @@ class Restart(Enum):
     NEVER = "stop at once"
 
 
+# a run goes on with what was submitted; a mended YAML must be named
+WITH_JOB = " (and --job JOB, if the YAML was changed)"
+
+
 class Cause(Enum):
     """Why an attempt or a run ended: words for people, what may follow, what to do."""
 
@@ -68,24 +72,24 @@ class Cause(Enum):
     USER_ERROR = (
         "the program has an error that a restart does not change",
         Restart.ONCE,
-        "mend what the traceback names, then: clusterlm resume {run}",
+        "mend what it names, then: clusterlm resume {run}" + WITH_JOB,
     )
     NOT_FINITE = (
         "the loss is no longer a number",
         Restart.ONCE,
-        "lower train.learning_rate, lengthen train.warmup, or look for bad records; "
+        "lower train.learning_rate, lengthen train.warmup, look for bad records; "
         "then: clusterlm resume {run}",
     )
     GPU_MEMORY = (
         "a GPU ran out of memory",
         Restart.ONCE,
         "lower train.micro_batch_size, switch on train.activation_checkpointing, "
-        "or use a higher deepspeed stage; then submit under a new name",
+        "or use a higher deepspeed stage; then: clusterlm resume {run} --job JOB",
     )
     HOST_MEMORY = (
         "a node ran out of memory",
         Restart.ONCE,
-        "raise resources.mem, or lower what each rank loads; then submit under a new name",
+        "raise resources.mem, or load less in each rank; then: clusterlm resume {run} --job JOB",
     )
     DISK_FULL = (
         "no space left on a disk",
@@ -95,7 +99,7 @@ class Cause(Enum):
     DATA = (
         "the data cannot be used",
         Restart.NEVER,
-        "mend what the message names, then submit again",
+        "mend what the message names, then: clusterlm resume {run}" + WITH_JOB,
     )
     DATA_NOT_READY = (
         "the prepared data is not there",
@@ -105,7 +109,7 @@ class Cause(Enum):
     PREPROCESS_FAILED = (
         "the data phase failed, so the training never started",
         Restart.NEVER,
-        "clusterlm why {run} shows its error; mend it, then: clusterlm resume {run}",
+        "see clusterlm why {run}; mend it, then: clusterlm resume {run}" + WITH_JOB,
     )
     RENDEZVOUS = (
         "the ranks did not find each other",
@@ -145,7 +149,8 @@ class Cause(Enum):
     NO_PROGRESS = (
         "attempt after attempt left no newer checkpoint",
         Restart.NEVER,
-        "clusterlm why {run} shows the last error; mend it, then: clusterlm resume {run}",
+        "clusterlm why {run} shows the last error; mend it, then: clusterlm resume {run}"
+        + WITH_JOB,
     )
     SUPERVISOR = (
         "the supervisor itself failed",

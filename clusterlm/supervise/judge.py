@@ -119,7 +119,7 @@ def _of_step(view: AttemptView) -> Finding:
             "cancel": Cause.CANCELLED,
             "time_limit": Cause.TIME_LIMIT,
         }.get(view.stop_reason, Cause.PREEMPTED)
-        how = "saved and ended" if saved else "ended without a save"
+        how = "ended in order" if saved else "ended without a save"
         return Finding(cause, f"{how} after the stop request ({view.stop_reason})")
     if saved:
         return Finding(Cause.PREEMPTED, "every rank saved and asked to be resumed (exit 85)")

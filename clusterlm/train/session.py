@@ -131,7 +131,8 @@ def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     """Its JSON, once it has joined the ranks; None with another strategy."""
     config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu)
     if config is not None:
-        session.progress.show(text="starting DeepSpeed", now=True)
+        text = "starting DeepSpeed (the first time on a machine it compiles a part of itself)"
+        session.progress.show(text=text, now=True)
         join_deepspeed(on_cpu=on_cpu)
         session.clock.mark("DeepSpeed")
     return config

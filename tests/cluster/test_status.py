@@ -308,6 +308,14 @@ def test_only_an_ended_run_may_be_started_again(tmp_path: Path) -> None:
     assert supervisor_lives(run.paths)
     with pytest.raises(RunError, match="TRAINING"):
         refuse_living(run.paths)
-    run.ended()
+    run.ended("CANCELLED", "CANCELLED")
     assert not supervisor_lives(run.paths)
     refuse_living(run.paths)
+
+
+def test_a_run_that_is_done_is_not_resumed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.training()
+    run.ended()
+    with pytest.raises(RunError, match="nothing to resume"):
+        refuse_living(run.paths)

@@ -107,3 +107,21 @@ def test_submitting_to_a_controller_that_is_away_leaves_nothing(user: User) -> N
         user.bed.start_controller()
     runs = user.home / "runs"
     assert not runs.exists() or not [p for p in runs.iterdir() if p.is_dir()]
+
+
+def test_resume_takes_a_mended_yaml(user: User) -> None:
+    import yaml
+
+    job = counting("mend", 60, "--fail-rank", "0", "--fail-at", "15", "--code", "4")
+    job["recovery"]["max_attempts_without_progress"] = 1
+    user.submits(job)
+    assert user.wait_for_end("mend")["state"] == "STOPPED"
+    mended = user.home / "mended.yaml"
+    mended.write_text(yaml.safe_dump({**job, "train": counting("mend", 60)["train"]}))
+    done = user.types("resume", "mend", "--job", str(mended))
+    assert done.returncode == 0, done.stderr
+    user.wait_for_event("mend", "ended", count=2, timeout=90)
+    assert user.status("mend")["state"] == "DONE"
+    # it went on where the failed one had saved
+    assert user.events("mend", "attempt_started")[-1]["resume_step"] == 10
+    assert user.types("resume", "mend").returncode == 2

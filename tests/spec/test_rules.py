@@ -66,7 +66,8 @@ def test_the_example_of_the_design_is_accepted(folder: Path) -> None:
     assert loaded.job.resources.world_size == 64
     assert loaded.job.gradient_accumulation == 4
     assert loaded.job.global_batch_size == 256
-    assert loaded.notes == ("train.warmup_ratio is now called warmup; read as that",)
+    assert "train.warmup_ratio is now called warmup; read as that" in loaded.notes
+    assert any("taken as a hub id" in note for note in loaded.notes)
 
 
 EXAMPLE = """\
