@@ -75,13 +75,11 @@ def main() -> None:
     with bed() as place:
         runs = []
         for number in range(ROUNDS):
-            # the first prepares the data, the others find it
+            # the first prepares the data and may compile DeepSpeed's part, the others find both
             runs.append(_legs(run := _run(place, f"bench-{number}")))
             text = run.attempt("train", 1).rank_log(0).read_text()
             time.sleep(1)
-    print(
-        print("\nUp to the first step, 2 nodes, DeepSpeed stage 2, CPU (seconds, one column a run)")
-    )
+    print("\nUp to the first step, 2 nodes, DeepSpeed stage 2, CPU (seconds, one column a run)")
     for leg in runs[0]:
         print(f"  {leg:<46}" + "".join(f"{run[leg]:>8.1f}" for run in runs))
     if line := re.search(r"first step after.*", text):
