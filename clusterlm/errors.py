@@ -6,6 +6,7 @@
     |   +-- CacheNotReady         the fingerprint's folder has no READY, or another content
     +-- RunError                  a run: unknown name, name taken, nothing to resume
     +-- SlurmError                Slurm refused, is absent, or did not answer
+    |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
     +-- TrainError                the trainer: model, checkpoint, environment
         +-- Fenced                a newer attempt owns the run; this one must not write
@@ -73,6 +74,10 @@ class RunError(ClusterLMError):
 
 class SlurmError(ClusterLMError):
     """Slurm refused, or is not on this machine."""
+
+
+class JobsLeft(SlurmError):
+    """A submit was refused half way, and the job already sent could not be taken back."""
 
 
 class SlurmUnreachable(SlurmError):

@@ -104,7 +104,9 @@ class AttemptPaths:
 
     def make(self) -> None:
         """Make the folders; an attempt number is used once, so an existing root is a bug."""
-        self.root.mkdir(parents=True, mode=PRIVATE_DIR)
+        # not `parents`: a run directory that somebody has deleted must not come back as a skeleton
+        self.root.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
+        self.root.mkdir(mode=PRIVATE_DIR)
         for folder in (self.logs, self.exits, self.heartbeats):
             folder.mkdir(mode=PRIVATE_DIR)
 

@@ -57,7 +57,15 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         print("\nclusterlm: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # `clusterlm logs RUN | head`: the reader has gone, and so do we, quietly
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            _leave_quietly()
+        # a full disk, a folder that may not be written, a path that is no folder
+        print(f"clusterlm: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _leave_quietly() -> NoReturn:
+    # `clusterlm logs RUN | head`: the reader has gone, and so do we
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)

@@ -68,11 +68,10 @@ def resume(
 ) -> None:
     """Start an ended run again from its newest checkpoint."""
     from clusterlm.cluster.host import LocalHost
-    from clusterlm.cluster.status import find_run, refuse_living
+    from clusterlm.cluster.status import find_run
     from clusterlm.cluster.submit import resume as send
 
     paths = find_run(run)
-    refuse_living(paths)
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
     loaded = _load(job, overrides, paths.name) if job else None

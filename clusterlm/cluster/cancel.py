@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from clusterlm.cluster import claims
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.slurm import scancel
+from clusterlm.errors import SlurmError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import CachePaths, RunPaths
 from clusterlm.spec.job import LOCAL, Job
@@ -112,7 +113,12 @@ def _take_away(jobs: list[JobRef], history: History, host: Host) -> None:
         for job in jobs:
             _end_process(job)
     elif jobs:
-        scancel(host, [job.job_id for job in jobs])
+        try:
+            scancel(host, [job.job_id for job in jobs])
+        except SlurmError as error:
+            raise SlurmError(
+                f"{error}\n  its jobs may live on: the same cancel again, when Slurm answers"
+            ) from error
 
 
 def _end_process(job: JobRef) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clusterlm.cluster.host import LocalHost
+from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.records import Records, read_records
 from clusterlm.cluster.run_status import RunStatus, compose
 from clusterlm.cluster.scheduler import LOCAL, NOT_ASKED, SchedulerView, Seen
@@ -212,7 +213,11 @@ def find_run(text: str, runs_dir: Path | None = None) -> RunPaths:
     for path in candidates:
         if text not in (".", "..") and (path / "events.jsonl").exists():
             return RunPaths(path)
-    names = sorted(p.parent.name for p in folder.glob("*/events.jsonl"))
+    names = sorted(
+        readable(p.parent.name.encode())
+        for p in folder.glob("*/events.jsonl")
+        if not p.parent.name.startswith(".")
+    )
     if not names:
         raise RunError(f"no run {text!r}: there are no runs in {folder}")
     from clusterlm.spec.wording import did_you_mean

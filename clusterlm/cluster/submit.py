@@ -5,31 +5,40 @@ A refused or interrupted submit leaves nothing: no job, no run directory.
 
 from __future__ import annotations
 
+import fcntl
 import getpass
-import json
-import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from clusterlm import __version__
 from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.preflight import claim_is_alive, refuse_impossible
+from clusterlm.cluster.run_folder import (
+    fill_run_folder,
+    free_name,
+    make_run_folder,
+    refuse_taken_name,
+    secret_values,
+    spec_text,
+)
 from clusterlm.cluster.slurm import scancel
+from clusterlm.cluster.status import refuse_living
 from clusterlm.data.fingerprint import describe, fingerprint_of_parts
-from clusterlm.errors import ClusterLMError, RunError
-from clusterlm.node.files import read_json, write_atomically, write_json
-from clusterlm.paths import PRIVATE_DIR, CachePaths, Phase, RunPaths, cache_dir, runs_dir
+from clusterlm.data.whole import why_not_whole
+from clusterlm.errors import ClusterLMError, JobsLeft, RunError
+from clusterlm.node.files import read_json, write_json
+from clusterlm.paths import CachePaths, Phase, RunPaths, runs_dir
 from clusterlm.render import Launch, refuse_unsafe_folder, render_run, render_sbatch
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
+
+QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,10 @@ def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
     fingerprint = fingerprint_of_parts(describe(job.data)) if job.data else None
-    files = {"spec.json": _spec_text(job)}
+    files = {"spec.json": spec_text(job)}
     if job.cluster != LOCAL:
         launch = Launch(folder=str(run.submitit))
-        if fingerprint and not CachePaths.of(fingerprint).ready.exists():
+        if fingerprint and why_not_whole(CachePaths.of(fingerprint).root, fingerprint):
             files["preprocess.sbatch"] = render_sbatch(job, run, "preprocess", launch)
             launch = Launch(folder=launch.folder, dependency="afterok:PREPROCESS_JOB_ID")
         files["train.sbatch"] = render_sbatch(job, run, "train", launch)
@@ -71,13 +80,15 @@ def submit(loaded: LoadedJob, name: str, host: Host) -> Submission:
     refuse_unsafe_folder(run)
     refuse_taken_name(run)
     refuse_impossible(job, host)
-    secrets = _secret_values(job)
+    secrets = secret_values(job)
     parts = describe(job.data) if job.data else None
-    _make_folder(run)
+    fingerprint = fingerprint_of_parts(parts) if parts else None
+    make_run_folder(run, loaded, secrets, parts)
     try:
-        fingerprint = _fill(run, loaded, secrets, parts)
-        record(run, "created", run=run.name, cluster=job.cluster, version=__version__)
         return _send(run, job, fingerprint, host)
+    except JobsLeft:
+        # a job lives and writes here
+        raise
     except BaseException:
         shutil.rmtree(run.root, ignore_errors=True)
         raise
@@ -95,100 +106,50 @@ def resume(run: RunPaths, host: Host, loaded: LoadedJob | None = None) -> Submis
     Raises:
         RunError: the run is done, or the job now asks for another model.
     """
-    job = loaded.job if loaded else Job.model_validate_json(run.spec.read_text())
+    job = loaded.job if loaded else _read_spec(run)
     refuse_impossible(job, host)
     if loaded:
         _refuse_another_model(run, job)
+    with _one_resume_at_a_time(run):
+        refuse_living(run)
+        run.cancel.unlink(missing_ok=True)
+        record(run, "resumed", by=getpass.getuser())
+    if loaded:
         parts = describe(job.data) if job.data else None
-        _fill(run, loaded, _secret_values(job), parts)
+        fill_run_folder(run, loaded, secret_values(job), parts)
     fingerprint = (read_json(run.lock) or {}).get("fingerprint")
-    run.cancel.unlink(missing_ok=True)
-    record(run, "resumed", by=getpass.getuser())
     return _send(run, job, fingerprint, host)
 
 
+@contextmanager
+def _one_resume_at_a_time(run: RunPaths) -> Iterator[None]:
+    """Of two resumes in one moment the second finds the run alive."""
+    with run.events.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _read_spec(run: RunPaths) -> Job:
+    try:
+        return Job.model_validate_json(run.spec.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{run.spec} cannot be read: {type(error).__name__}\n"
+            f"  name the YAML again:  clusterlm resume {run.name} --job JOB"
+        ) from error
+
+
 def _refuse_another_model(run: RunPaths, job: Job) -> None:
-    before = Job.model_validate_json(run.spec.read_text())
+    if not any(run.checkpoints.glob("checkpoint-*")):
+        return
+    before = _read_spec(run)
     block_sizes = [j.data.block_size if j.data else None for j in (before, job)]
     is_same = before.model == job.model and block_sizes[0] == block_sizes[1]
-    if not is_same and any(run.checkpoints.glob("checkpoint-*")):
+    if not is_same:
         raise RunError(
             f"{run.name} has checkpoints of another `model` or `data.block_size` than the job asks "
-            f"for now\n  start a new run:  clusterlm submit JOB --name {_free_name(run)}"
+            f"for now\n  start a new run:  clusterlm submit JOB --name {free_name(run)}"
         )
-
-
-def refuse_taken_name(run: RunPaths) -> None:
-    """A run directory is written once; a second training under one name would destroy the first."""
-    if run.root.exists():
-        raise RunError(
-            f"a run named {run.name} exists already ({run.root})\n"
-            f"  start another:  --name {_free_name(run)}\n"
-            f"  go on with it:  clusterlm resume {run.name}"
-        )
-
-
-def _free_name(run: RunPaths) -> str:
-    number = 2
-    while run.root.with_name(f"{run.name}-{number}").exists():
-        number += 1
-    return f"{run.name}-{number}"
-
-
-def _make_folder(run: RunPaths) -> None:
-    run.root.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
-    try:
-        # mkdir is the claim on the name: of two submits at once, one gets it
-        run.root.mkdir(mode=PRIVATE_DIR)
-    except FileExistsError:
-        refuse_taken_name(run)
-        raise
-    for folder in (run.submitit, run.checkpoints):
-        folder.mkdir(mode=PRIVATE_DIR)
-
-
-def _fill(
-    run: RunPaths,
-    loaded: LoadedJob,
-    secrets: dict[str, str],
-    parts: dict[str, Any] | None,
-) -> str | None:
-    """Write what was asked for and what nodes run; the fingerprint of the data."""
-    job = loaded.job
-    fingerprint = fingerprint_of_parts(parts) if parts else None
-    write_atomically(run.job_yaml, loaded.text)
-    write_atomically(run.spec, _spec_text(job))
-    fields = {
-        "version": __version__,
-        "python": sys.executable,
-        "cluster": job.cluster,
-        "fingerprint": fingerprint,
-        # if a source changes while the job waits, the data phase can say which
-        "fingerprint_parts": parts,
-        "cache_dir": str(cache_dir()),
-        "job_yaml": str(loaded.path),
-        "time": time.time(),
-    }
-    write_json(run.lock, fields)
-    if secrets:
-        write_json(run.secrets, secrets)
-    for name, text in render_run(job, run, fingerprint).items():
-        write_atomically(run.root / name, text, mode=0o700 if name.endswith(".sh") else 0o600)
-    return fingerprint
-
-
-def _spec_text(job: Job) -> str:
-    return json.dumps(job.model_dump(mode="json", by_alias=True), indent=2) + "\n"
-
-
-def _secret_values(job: Job) -> dict[str, str]:
-    missing = [name for name in job.secrets if name not in os.environ]
-    if missing:
-        raise ClusterLMError(
-            f"secrets: {', '.join(missing)} not set in the environment\n"
-            f"  export {missing[0]}=... in the shell that submits, or leave it out of `secrets`"
-        )
-    return {name: os.environ[name] for name in job.secrets}
 
 
 def _send(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
@@ -198,15 +159,16 @@ def _send(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submi
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the second that this takes: half a chain is worse than a late answer.
+    """Ctrl-C or a closed terminal waits for the second that this takes: no half chains.
 
-    Ignored and not handled, so that sbatch, which gets the same Ctrl-C, ignores it too.
+    Ignored and not handled, so that sbatch, which gets the same signal, ignores it too.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in QUIET}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
@@ -218,8 +180,12 @@ def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) ->
         train = _submit_phase(run, job, "train", after)
         sent.append(train)
         _note(run, job, train)
-    except BaseException:
-        _take_back(run, job, fingerprint, host, sent)
+    except BaseException as error:
+        try:
+            _take_back(run, job, fingerprint, host, sent)
+        except ClusterLMError as second:
+            left = " ".join(s.job_id for s in sent)
+            raise JobsLeft(f"{error}\n  {second}\n  take back by hand: scancel {left}") from error
         raise
     ids = {s.phase: s.job_id for s in sent}
     return Submission(run, ids, fingerprint, cache_hit, shared)
@@ -231,7 +197,7 @@ def _prepare_data(
     """Find or start what prepares the data: (hit, job to wait for, run that owns the job)."""
     cache = CachePaths.of(fingerprint)
     with claims.locked(cache):
-        if cache.ready.exists():
+        if why_not_whole(cache.root, fingerprint) is None:
             record(run, "cache_hit", fingerprint=fingerprint)
             return True, None, None
         claim = claims.live_claim(cache, job.cluster, lambda c: claim_is_alive(c, host))

@@ -26,13 +26,13 @@ from clusterlm.data.cache import (
     MASK,
     PLAN_COLUMNS,
     TOKENS,
-    Manifest,
     open_cache,
     plan_file,
 )
 from clusterlm.data.encode import Mask, TokenArray, TokenType
 from clusterlm.data.hashes import hash_file
 from clusterlm.data.pack import Plan
+from clusterlm.data.whole import Manifest
 from clusterlm.errors import CacheNotReady
 from clusterlm.node.files import write_json
 from clusterlm.paths import CachePaths

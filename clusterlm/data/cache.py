@@ -22,18 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clusterlm.data.hashes import hash_file
+from clusterlm.data.whole import Manifest, read_manifest
 from clusterlm.errors import CacheNotReady
-from clusterlm.node.files import read_json
 from clusterlm.paths import CachePaths
 
-FORMAT = 1
 IGNORE_INDEX = -100
 TOKENS, MASK = "tokens.bin", "mask.bin"
 PLAN_COLUMNS = ("starts", "lengths", "offsets")
 
 Sample = dict[str, npt.NDArray[Any]]
-Manifest = dict[str, Any]
 
 
 def plan_file(split: str, column: str) -> str:
@@ -51,34 +48,7 @@ def open_cache(root: Path, fingerprint: str | None = None) -> Cache:
     Raises:
         CacheNotReady: it is absent, unfinished, damaged, or of another content.
     """
-    paths = CachePaths(root)
-    ready = read_json(paths.ready)
-    if ready is None:
-        state = "is not there" if not root.is_dir() else "has no READY: it was never finished"
-        raise CacheNotReady(f"prepared data: {root} {state}; run the preprocess phase first")
-    manifest = read_json(paths.manifest)
-    if manifest is None or ready.get("manifest") != hash_file(paths.manifest):
-        raise CacheNotReady(
-            _damaged(root, "manifest.json is not the one that READY was written for")
-        )
-    if manifest.get("format") != FORMAT:
-        found = manifest.get("format")
-        raise CacheNotReady(_damaged(root, f"its format is {found}, this version reads {FORMAT}"))
-    if fingerprint is not None and manifest["fingerprint"] != fingerprint:
-        raise CacheNotReady(
-            f"prepared data: {root} holds {manifest['fingerprint']}, and {fingerprint} is asked"
-            " for; run the preprocess phase for this job"
-        )
-    for name, file in manifest["files"].items():
-        size = (root / name).stat().st_size if (root / name).is_file() else None
-        if size != file["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise CacheNotReady(_damaged(root, f"{name} {found}, {file['bytes']} were written"))
-    return Cache(root, manifest)
-
-
-def _damaged(root: Path, what: str) -> str:
-    return f"prepared data: {root} is damaged: {what}; run the preprocess phase again"
+    return Cache(root, read_manifest(root, fingerprint))
 
 
 class Cache:

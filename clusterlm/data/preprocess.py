@@ -20,7 +20,7 @@ import numpy as np
 
 import clusterlm
 from clusterlm.data.building import CacheBuilder, TokenStream
-from clusterlm.data.cache import FORMAT, Manifest, open_cache
+from clusterlm.data.cache import open_cache
 from clusterlm.data.collect import Collection, Reading, reading_order
 from clusterlm.data.encode import EncodeOptions, token_dtype
 from clusterlm.data.files import list_files
@@ -37,6 +37,7 @@ from clusterlm.data.sample import sample_chunks, sample_texts
 from clusterlm.data.sources import Chunk, chunks_of
 from clusterlm.data.summary import counts_of, dropped_in_words, size_in_words, summary_of
 from clusterlm.data.tokenizer import Vocabulary, fetch_tokenizer, load_vocabulary, train_tokenizer
+from clusterlm.data.whole import FORMAT, Manifest
 from clusterlm.data.workers import encode_chunks
 from clusterlm.errors import CacheNotReady, DataError
 from clusterlm.node.files import read_json

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clusterlm.data.cache import Manifest
 from clusterlm.data.collect import Collection, Reading
 from clusterlm.data.plan import SplitPlan
+from clusterlm.data.whole import Manifest
 
 REASONS = {
     "duplicate": "seen before",

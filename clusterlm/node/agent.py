@@ -64,6 +64,7 @@ class Agent:
         self._dir, self._node_rank, self._num_ranks = attempt_dir, node_rank, ranks_per_node
         self._host = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._grace_s = float(os.environ.get("CLUSTERLM_STOP_GRACE") or STOP_GRACE_S)
+        self._supervisor = int(os.environ.get("CLUSTERLM_SUPERVISOR_PID") or 0)
         self._wakeup = Wakeup()
         self._signal: int | None = None
         self._stop_seen_at: float | None = None
@@ -111,6 +112,10 @@ class Agent:
                 self._kill_all()
             elif self._signal is not None and self._stop_seen_at is None:
                 self._obey_signal(self._signal)
+            elif self._supervisor and os.getppid() != self._supervisor:
+                # local only: no scheduler ends a training whose supervisor is gone
+                self._say("the supervisor is gone: killing everything")
+                self._kill_all()
             self._enforce_stop()
         return returncode
 

@@ -112,6 +112,9 @@ def newest_unsealed(root: Path, *, now: float | None = None) -> Path | None:
     """
     moment = time.time() if now is None else now
     for path in _newest_first(root, files_too=True):
+        if (path / MANIFEST).exists():
+            # sealed: whole ones are found by their seal, broken ones by nobody
+            continue
         changed = _last_change(path)
         if changed is not None and moment - changed >= AT_REST_S:
             return path

@@ -21,6 +21,14 @@ CLUSTERS = (LOCAL, SLURM)
 
 OWN_SBATCH_OPTIONS = {
     "--account": "write resources.account",
+    "--wait": "clusterlm submit --watch waits",
+    "--test-only": "clusterlm check looks without submitting",
+    "--help": "it submits nothing",
+    "--usage": "it submits nothing",
+    "--version": "it submits nothing",
+    "--quiet": "clusterlm reads what sbatch says",
+    "--chdir": "the run directory is chosen by CLUSTERLM_RUNS_DIR",
+    "--clusters": "one cluster per submit",
     "--array": "a run is one job",
     "--constraint": "write resources.constraint",
     "--cpus-per-task": "write resources.cpus_per_node",

@@ -152,6 +152,11 @@ class Cause(Enum):
         "clusterlm why {run} shows the last error; mend it, then: clusterlm resume {run}"
         + WITH_JOB,
     )
+    FENCED = (
+        "a newer attempt of the run holds its lease",
+        Restart.NEVER,
+        "look at the newer one: clusterlm status {run}",
+    )
     SUPERVISOR = (
         "the supervisor itself failed",
         Restart.NEVER,
@@ -186,10 +191,10 @@ SIGNATURES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
     for pattern, cause in (
         (r"loss is (?:nan|inf|-inf)", Cause.NOT_FINITE),
         (r"CacheNotReady", Cause.DATA_NOT_READY),
+        (r"No space left on device|Disk quota exceeded|Errno 28\b", Cause.DISK_FULL),
         (r"DataError", Cause.DATA),
         (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", Cause.GPU_MEMORY),
         (r"MemoryError|oom[-_ ]kill|Out Of Memory|Cannot allocate memory", Cause.HOST_MEMORY),
-        (r"No space left on device|Disk quota exceeded|Errno 28\b", Cause.DISK_FULL),
         (r"uncorrectable ECC|\bXid\b|CUDA error: (?:unspecified|hardware)", Cause.GPU_FAULT),
         (
             r"DistNetworkError|EADDRINUSE|Address already in use|Rendezvous\w*Error|DistStoreError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clusterlm.node import seal
+from clusterlm.node.manifest import MANIFEST
 
 
 def newest_step(folder: Path, *, own_script: bool) -> int | None:
@@ -28,9 +29,10 @@ def resume_from(folder: Path, *, own_script: bool) -> Path | None:
     """The newest checkpoint whose every byte verifies; broken ones are set aside and named."""
     survey = seal.newest_verified(folder)
     for broken in survey.rejected:
+        if own_script and not (broken.path / MANIFEST).exists():
+            continue
         print(f"{broken.path.name} is not whole and is set aside: {broken.reason}", flush=True)
-        if not own_script:
-            seal.quarantine(broken.path, broken.reason)
+        seal.quarantine(broken.path, broken.reason)
     if survey.newest is None and own_script:
         return seal.newest_unsealed(folder)
     return survey.newest

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from clusterlm.node.codes import EXIT_RESUME
+from clusterlm.node.codes import EXIT_FENCED, EXIT_RESUME
 from clusterlm.node.records import ExitRecord
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.failure import is_settled, root_failure
@@ -89,6 +89,8 @@ def _ended_by_request(view: AttemptView, failure: ExitRecord) -> bool:
 def _of_rank(exit_: ExitRecord, step_tail: str) -> Finding:
     text = "\n".join(t for t in (exit_.error, exit_.traceback) if t)
     cause = cause_of_error(text) if text else Cause.RANK_FAILED
+    if exit_.code == EXIT_FENCED:
+        cause = Cause.FENCED
     if exit_.signal:
         cause = cause_of_error(step_tail) if exit_.signal == "SIGKILL" else cause
         if cause not in (Cause.HOST_MEMORY, Cause.GPU_FAULT):

@@ -132,6 +132,8 @@ class PhaseRun:
     def _start(self, paths: AttemptPaths) -> Attempt:
         hosts = self._hosts()
         own = {"CLUSTERLM_ATTEMPT": str(paths.number), "CLUSTERLM_ATTEMPT_DIR": str(paths.root)}
+        if not self.allocation.is_slurm:
+            own["CLUSTERLM_SUPERVISOR_PID"] = str(os.getpid())
         resume, listener = None, None
         if self.phase == "train":
             resume = checkpoints.resume_from(self.run.checkpoints, own_script=self._own_script)

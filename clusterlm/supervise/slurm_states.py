@@ -36,7 +36,7 @@ REASONS = {
     "Resources": "waiting for nodes to become free",
     "Dependency": "waiting for the data phase",
     "DependencyNeverSatisfied": "the data phase failed",
-    "BeginTime": "requeued: Slurm holds it back for about two minutes",
+    "BeginTime": "held back until its begin time; after a requeue that is about two minutes",
     "PartitionTimeLimit": "it asks for more time than the partition allows",
     "PartitionNodeLimit": "it asks for more nodes than the partition allows",
     "PartitionConfig": "it asks for more than the partition has",

@@ -16,6 +16,7 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission
 
+from clusterlm.data.whole import why_not_whole
 from clusterlm.paths import CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise.allocation import job_is_running, read_allocation
@@ -74,14 +75,14 @@ class Supervisor:
         if phase.fingerprint is None:
             return None
         cache = CachePaths.of(phase.fingerprint)
-        is_ready = cache.ready.exists()
+        fault = why_not_whole(cache.root, phase.fingerprint)
+        is_ready = fault is None
         if self.phase == "preprocess":
             text = "the data was there already"
             return _verdict(State.DONE, Cause.DONE, text, Action.FINISH) if is_ready else None
         if is_ready or phase.is_cancelled():
             return None
-        text = f"{cache.root} has no READY"
-        return _verdict(State.STOPPED, Cause.DATA_NOT_READY, text, Action.STOP)
+        return _verdict(State.STOPPED, Cause.DATA_NOT_READY, str(fault), Action.STOP)
 
     def _attempts(self, phase: PhaseRun, notes: _Notes) -> Verdict:
         barren = 0
@@ -100,6 +101,9 @@ class Supervisor:
             if self.phase == "train":
                 phase.end(verdict)
             return
+        if verdict.cause is Cause.FENCED:
+            print("a newer attempt holds this run; leaving it alone", flush=True)
+            sys.exit(1)
         if notes.terminated and verdict.state is not State.CANCELLED:
             # The scheduler is ending this job. It alone knows whether to start it again: a requeue
             # from here would revive a job that somebody has cancelled.

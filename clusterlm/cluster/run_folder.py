@@ -1,0 +1,125 @@
+"""The directory of a run: filled aside, then renamed: its name is taken once and it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from typing import Any
+
+from clusterlm import __version__
+from clusterlm.data.fingerprint import fingerprint_of_parts
+from clusterlm.errors import ClusterLMError, RunError
+from clusterlm.node.files import write_atomically, write_json
+from clusterlm.paths import PRIVATE_DIR, RunPaths, cache_dir
+from clusterlm.render import render_run
+from clusterlm.spec.job import Job
+from clusterlm.spec.load import LoadedJob
+from clusterlm.supervise.history import record
+
+
+def make_run_folder(
+    run: RunPaths, loaded: LoadedJob, secrets: dict[str, str], parts: dict[str, Any] | None
+) -> None:
+    """Make the folder of a new run; a kill at any moment leaves it whole or not at all.
+
+    Raises:
+        RunError: the name is taken, perhaps in this very moment.
+    """
+    run.root.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
+    aside = RunPaths(run.root.with_name(f".{run.name}.{uuid.uuid4().hex[:12]}"))
+    try:
+        for folder in (aside.root, aside.submitit, aside.checkpoints):
+            folder.mkdir(mode=PRIVATE_DIR)
+        fill_run_folder(run, loaded, secrets, parts, where=aside)
+        cluster = loaded.job.cluster
+        record(aside, "created", run=run.name, cluster=cluster, version=__version__)
+        try:
+            # a folder is not renamed over another that holds something: of two submits one gets it
+            aside.root.rename(run.root)
+        except OSError:
+            refuse_taken_name(run)
+            raise
+    finally:
+        shutil.rmtree(aside.root, ignore_errors=True)
+
+
+def fill_run_folder(
+    run: RunPaths,
+    loaded: LoadedJob,
+    secrets: dict[str, str],
+    parts: dict[str, Any] | None,
+    *,
+    where: RunPaths | None = None,
+) -> None:
+    """Write what was asked for and what nodes run.
+
+    Args:
+        run: the run; the rendered files name its folder.
+        loaded: the job.
+        secrets: values by name; they go to a file of their own, mode 0600.
+        parts: what the fingerprint of the data is made of; None without data.
+        where: folder to write to, when it is not yet that of the run.
+    """
+    to = where or run
+    job = loaded.job
+    fingerprint = fingerprint_of_parts(parts) if parts else None
+    write_atomically(to.job_yaml, loaded.text)
+    write_atomically(to.spec, spec_text(job))
+    fields = {
+        "version": __version__,
+        "python": sys.executable,
+        "cluster": job.cluster,
+        "fingerprint": fingerprint,
+        # if a source changes while the job waits, the data phase can say which
+        "fingerprint_parts": parts,
+        "cache_dir": str(cache_dir()),
+        "job_yaml": str(loaded.path),
+        "time": time.time(),
+    }
+    write_json(to.lock, fields)
+    if secrets:
+        write_json(to.secrets, secrets)
+    for name, text in render_run(job, run, fingerprint).items():
+        write_atomically(to.root / name, text, mode=0o700 if name.endswith(".sh") else 0o600)
+
+
+def refuse_taken_name(run: RunPaths) -> None:
+    """A run directory is written once; a second training under one name would destroy the first."""
+    if run.root.exists():
+        raise RunError(
+            f"a run named {run.name} exists already ({run.root})\n"
+            f"  start another:  --name {free_name(run)}\n"
+            f"  go on with it:  clusterlm resume {run.name}"
+        )
+
+
+def free_name(run: RunPaths) -> str:
+    """The first of NAME-2, NAME-3, ... that is free."""
+    number = 2
+    while run.root.with_name(f"{run.name}-{number}").exists():
+        number += 1
+    return f"{run.name}-{number}"
+
+
+def secret_values(job: Job) -> dict[str, str]:
+    """The values of the job's secrets, from this environment.
+
+    Raises:
+        ClusterLMError: one is not set.
+    """
+    missing = [name for name in job.secrets if name not in os.environ]
+    if missing:
+        raise ClusterLMError(
+            f"secrets: {', '.join(missing)} not set in the environment\n"
+            f"  export {missing[0]}=... in the shell that submits, or leave it out of `secrets`"
+        )
+    return {name: os.environ[name] for name in job.secrets}
+
+
+def spec_text(job: Job) -> str:
+    """The resolved spec as `spec.json` holds it."""
+    return json.dumps(job.model_dump(mode="json", by_alias=True), indent=2) + "\n"

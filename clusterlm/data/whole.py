@@ -1,0 +1,68 @@
+"""Whether prepared data may be used: READY, its manifest, and every file in its size.
+
+Light (no numpy): the login node asks before it submits, the supervisor before it starts ranks, and
+each rank when it opens the data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clusterlm.data.hashes import hash_file
+from clusterlm.errors import CacheNotReady
+from clusterlm.node.files import read_json
+from clusterlm.paths import CachePaths
+
+FORMAT = 1
+
+Manifest = dict[str, Any]
+
+
+def why_not_whole(root: Path, fingerprint: str | None = None) -> str | None:
+    """What is wrong with the data in `root`; None when it may be used."""
+    try:
+        read_manifest(root, fingerprint)
+    except CacheNotReady as error:
+        return str(error)
+    return None
+
+
+def read_manifest(root: Path, fingerprint: str | None = None) -> Manifest:
+    """The manifest of data that is whole.
+
+    Args:
+        root: the folder, `<cache>/<fingerprint>`.
+        fingerprint: what the spec asks for; None takes whatever is there.
+
+    Raises:
+        CacheNotReady: it is absent, unfinished, damaged, or of another content.
+    """
+    paths = CachePaths(root)
+    ready = read_json(paths.ready)
+    if ready is None:
+        state = "is not there" if not root.is_dir() else "has no READY: it was never finished"
+        raise CacheNotReady(f"prepared data: {root} {state}; run the preprocess phase first")
+    manifest = read_json(paths.manifest)
+    if manifest is None or ready.get("manifest") != hash_file(paths.manifest):
+        raise CacheNotReady(
+            _damaged(root, "manifest.json is not the one that READY was written for")
+        )
+    if manifest.get("format") != FORMAT:
+        found = manifest.get("format")
+        raise CacheNotReady(_damaged(root, f"its format is {found}, this version reads {FORMAT}"))
+    if fingerprint is not None and manifest["fingerprint"] != fingerprint:
+        raise CacheNotReady(
+            f"prepared data: {root} holds {manifest['fingerprint']}, and {fingerprint} is asked"
+            " for; run the preprocess phase for this job"
+        )
+    for name, file in manifest["files"].items():
+        size = (root / name).stat().st_size if (root / name).is_file() else None
+        if size != file["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise CacheNotReady(_damaged(root, f"{name} {found}, {file['bytes']} were written"))
+    return manifest
+
+
+def _damaged(root: Path, what: str) -> str:
+    return f"prepared data: {root} is damaged: {what}; run the preprocess phase again"
