@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from pathlib import Path
 from clusterlm.node.files import read_json
 from clusterlm.node.records import ExitRecord, Progress, read_exits
 from clusterlm.paths import Phase, RunPaths
+from clusterlm.spec.job import LOCAL
+from clusterlm.supervise.allocation import process_lives
 from clusterlm.supervise.failure import plain_failure
 from clusterlm.supervise.history import History, JobRef, read_history
 
@@ -91,6 +94,8 @@ def _with_signs_of_life(records: Records, now: float) -> Records:
     # "ended": the silence is on purpose; another id: of a job before the last resume
     if beat.get("state") == "ended" or str(beat.get("job_id")) not in ids:
         return replace(records, history=history)
+    if _process_is_gone(records.history, str(beat.get("job_id"))):
+        return replace(records, history=history)
     age_s = age_of(records.run.supervisor, now)
     if beat.get("phase") == "preprocess" and records.phase == "train":
         return replace(records, history=history)
@@ -101,6 +106,14 @@ def _with_signs_of_life(records: Records, now: float) -> Records:
         beat_host=str(beat.get("host") or "") or None,
         silent=_silent(beat.get("nodes"), age_s or 0.0),
     )
+
+
+def _process_is_gone(history: History, job_id: str) -> bool:
+    """Local only: this machine knows at once what a heartbeat tells after a while."""
+    jobs = [job for job in history.jobs.values() if job.job_id == job_id]
+    if history.cluster != LOCAL or not jobs or jobs[0].host != socket.gethostname():
+        return False
+    return not process_lives(int(job_id), jobs[0].pid_started)
 
 
 def _with_unseen_failure(records: Records) -> History:

@@ -84,7 +84,9 @@ class History:
 
 
 def record(run: RunPaths, event: str, /, **fields: Any) -> None:
-    """Append one event."""
+    """Append one event; a run directory that somebody has deleted does not come back by it."""
+    if event != "created" and not run.events.exists():
+        return
     append_json(run.events, {"time": time.time(), "event": event, **fields})
 
 

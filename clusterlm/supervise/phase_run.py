@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from clusterlm.errors import RunError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord
 from clusterlm.paths import AttemptPaths, CachePaths, Phase, RunPaths
@@ -72,7 +73,8 @@ class PhaseRun:
 
     def leave(self) -> None:
         """The heartbeat ends here on purpose; its age says nothing from now on."""
-        self.pulse.end()
+        if self.run.spec.exists():
+            self.pulse.end()
 
     def end(self, verdict: Verdict) -> None:
         """Write the end of the run."""
@@ -186,6 +188,9 @@ class PhaseRun:
                 attempt.ask_to_stop(notes.stop_reason, "the scheduler")
             if self.is_cancelled():
                 self._relay_cancel(attempt)
+            if not self.run.spec.exists():
+                attempt.step.end_now()
+                raise RunError(f"{self.run.root} has been deleted")
             now = time.monotonic()
             view = attempt.view(now)
             self._tell(attempt, view, told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from clusterlm.data.whole import why_not_whole
 from clusterlm.paths import CachePaths
 from clusterlm.supervise.allocation import process_lives
 
@@ -20,7 +21,7 @@ def wait_for_data(cache: CachePaths, after_pid: str, is_cancelled: Callable[[], 
         is_cancelled: asked at each look.
     """
     pid, _, started = after_pid.partition("@")
-    while not cache.ready.exists() and not is_cancelled():
+    while why_not_whole(cache.root) and not is_cancelled():
         if not process_lives(int(pid), float(started) if started else None):
             return
         time.sleep(LOOK_EVERY_S)
