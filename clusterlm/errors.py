@@ -5,6 +5,8 @@
     +-- DataError                 a source, a record, a tokenizer (file and line in the text)
     |   +-- CacheNotReady         the fingerprint's folder has no READY, or another content
     +-- RunError                  a run: unknown name, name taken, nothing to resume
+    +-- ImageError                building, importing or starting a container image
+    |   +-- TorchReplaced         a package would put its own torch in place of the base's
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
@@ -70,6 +72,14 @@ class CacheNotReady(DataError):
 
 class RunError(ClusterLMError):
     """A run that does not exist, exists already, or is in no state for what was asked."""
+
+
+class ImageError(ClusterLMError):
+    """An image cannot be built, imported or found."""
+
+
+class TorchReplaced(ImageError):
+    """A package would replace, or has replaced, the torch that the base image brings."""
 
 
 class SlurmError(ClusterLMError):

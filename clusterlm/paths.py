@@ -4,6 +4,7 @@
       job.yaml  spec.json  lock.json       what was asked, as written and as resolved
       preprocess.sbatch  train.sbatch      what was submitted
       preprocess.sh  torchrun.sh           what a node runs     deepspeed.json  secrets.json
+      container.sh | pyxis.options         what starts it in a container, when there is an image
       events.jsonl                         append-only; a run's history is a fold of it
       supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
@@ -37,6 +38,11 @@ def runs_dir() -> Path:
 def cache_dir() -> Path:
     """`$CLUSTERLM_CACHE_DIR`, else the XDG cache folder; prepared data lies here by fingerprint."""
     return _folder("CLUSTERLM_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "data")
+
+
+def images_dir() -> Path:
+    """`$CLUSTERLM_IMAGES_DIR`, else the XDG cache folder; every node must see it."""
+    return _folder("CLUSTERLM_IMAGES_DIR", "XDG_CACHE_HOME", ".cache", "images")
 
 
 def _folder(own: str, xdg: str, fallback: str, leaf: str) -> Path:
@@ -179,6 +185,16 @@ class RunPaths:
     def node_script(self, phase: Phase) -> Path:
         return self.root / ("torchrun.sh" if phase == "train" else "preprocess.sh")
 
+    @property
+    def container_script(self) -> Path:
+        """`bash container.sh SCRIPT` runs SCRIPT in the container (docker, enroot, apptainer)."""
+        return self.root / "container.sh"
+
+    @property
+    def pyxis_options(self) -> Path:
+        """Options of srun, one a line."""
+        return self.root / "pyxis.options"
+
     def attempts(self, phase: Phase) -> Path:
         return self.root / ("attempts" if phase == "train" else "preprocess")
 
@@ -224,3 +240,44 @@ class CachePaths:
     @property
     def lock(self) -> Path:
         return self.root.with_name(f"{self.root.name}.lock")
+
+
+@dataclass(frozen=True)
+class ImagePaths:
+    """One image, by the digest of its recipe; shared by every run that asks for the same."""
+
+    recipe: str
+    """Hex digest of everything that the image is made from."""
+
+    @property
+    def short(self) -> str:
+        return self.recipe[:16]
+
+    @property
+    def tag(self) -> str:
+        """Name in the local docker or podman."""
+        return f"clusterlm:{self.short}"
+
+    @property
+    def context(self) -> Path:
+        """Folder with the Dockerfile and what it copies."""
+        return images_dir() / "build" / self.short
+
+    @property
+    def record(self) -> Path:
+        """What was built: written last, see `cluster/images/record.py`."""
+        return images_dir() / f"{self.short}.json"
+
+    @property
+    def squashfs(self) -> Path:
+        """For enroot and pyxis."""
+        return images_dir() / f"{self.short}.sqsh"
+
+    @property
+    def sif(self) -> Path:
+        """For apptainer."""
+        return images_dir() / f"{self.short}.sif"
+
+    @property
+    def lock(self) -> Path:
+        return images_dir() / f"{self.short}.lock"

@@ -67,6 +67,7 @@ GRAMMARS = {
     ENV_VALUE: "one line of text without control characters",
     ARGUMENT: "text without NUL characters, not empty",
     IMAGE_REF: "an image such as nvcr.io/nvidia/pytorch:24.08-py3: a-z 0-9 . _ : / @ -",
+    MOUNT: "a folder such as /data, /data:/inside or /data:/inside:ro, without : or , in a name",
     APT_NAME: "a Debian package such as git-lfs or git=1:2.39.2",
     PIP_REQ: "a requirement such as peft or transformers==5.23.0, without spaces",
 }
