@@ -48,6 +48,8 @@ ENV_VALUE = r"^[^\p{Cc}\x{202A}-\x{202E}\x{2066}-\x{2069}]*$"
 ARGUMENT = r"^[^\x00]+$"
 IMAGE_REF = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
 APT_NAME = r"^[a-z0-9][a-z0-9.+-]{0,127}(=[A-Za-z0-9.+:~-]{1,64})?$"
+# a colon parts the fields, a comma the mounts (pyxis): neither may stand in a path
+MOUNT = r"^/[A-Za-z0-9._/@+= -]{0,1023}(:/[A-Za-z0-9._/@+= -]{0,1023}(:r[ow])?)?$"
 PIP_REQ = (
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[[A-Za-z0-9,._-]{1,64}\])?"
     r"([=<>!~]=?[A-Za-z0-9.*+!,<>=~-]{1,64})?$"
