@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,51 +12,20 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
-from clusterlm.node.files import read_jsonl
-from clusterlm.paths import RunPaths
+from tests.person import Person
 
 COUNTING = Path(__file__).parent / "slurm" / "scripts" / "counting.py"
 
 
-class Desk:
+class Desk(Person):
     """A user at a workstation."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.env = {
-            **os.environ,
-            "CLUSTERLM_RUNS_DIR": str(home / "runs"),
-            "CLUSTERLM_CACHE_DIR": str(home / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        }
-
-    def starts(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "clusterlm", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.env,
-            cwd=self.home,
-        )
-
     def types(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """As on a screen: both streams in one."""
         process = self.starts(*words)
         out, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(words, process.returncode, out, "")
-
-    def writes(self, job: dict[str, Any]) -> str:
-        file = self.home / f"{job['name']}.yaml"
-        file.write_text(yaml.safe_dump(job))
-        return str(file)
-
-    def run(self, name: str) -> RunPaths:
-        return RunPaths(self.home / "runs" / name)
-
-    def events(self, name: str, kind: str) -> list[dict[str, Any]]:
-        return [e for e in read_jsonl(self.run(name).events)[0] if e["event"] == kind]
 
     def wait(self, is_so: Callable[[], object], what: str, timeout: float = 60) -> None:
         until = time.monotonic() + timeout

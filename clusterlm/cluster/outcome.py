@@ -83,8 +83,20 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _seconds(run: RunPaths) -> float | None:
-    """Without the time in the queue: from the first phase that began."""
-    events, _ = read_jsonl(run.events)
-    begun = [e["time"] for e in events if e.get("event") == "phase_started" and "time" in e]
-    last = [e["time"] for e in events if "time" in e]
-    return max(0.0, last[-1] - begun[0]) if begun else None
+    """Time in phases that ran: neither the queue nor the pause before a resume is in it."""
+    spent, last = 0.0, 0.0
+    since: float | None = None
+    for event in read_jsonl(run.events)[0]:
+        kind, time = event.get("event"), event.get("time")
+        if not isinstance(time, int | float):
+            continue
+        if kind in ("phase_started", "attempt_started"):
+            since = time if since is None else since
+        elif kind in ("phase_done", "ended", "requeued") and since is not None:
+            spent, since = spent + time - since, None
+        elif kind in ("submitted", "resumed") and since is not None:
+            # killed without a word: what was seen last counts
+            spent, since = spent + last - since, None
+        last = time
+    spent += last - since if since is not None else 0.0
+    return spent if spent > 0 else None

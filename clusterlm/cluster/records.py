@@ -45,6 +45,9 @@ class Records:
     progress_is_current: bool = False
     """It is of the attempt that runs now."""
 
+    all_ranks_done: bool = False
+    """Every rank of the newest attempt has recorded a good end; looked at when nothing lives."""
+
     @property
     def is_final(self) -> bool:
         """The run has written its end."""
@@ -78,7 +81,12 @@ def read_records(run: RunPaths, now: float | None = None) -> Records:
         progress_s_ago=progress_s_ago,
         progress_is_current=progress_of is not None and progress_of == attempt,
     )
-    return records if history.end is not None else _with_signs_of_life(records, now)
+    if history.end is not None:
+        return records
+    records = _with_signs_of_life(records, now)
+    if records.beat_s_ago is None and phase == "train":
+        records = replace(records, all_ranks_done=_all_ranks_done(records))
+    return records
 
 
 def _phase_of(history: History) -> Phase:
@@ -141,6 +149,15 @@ def event_of(failure: ExitRecord, phase: str, attempt: int) -> dict[str, object]
         "signal": failure.signal,
         "error": failure.error,
     }
+
+
+def _all_ranks_done(records: Records) -> bool:
+    """A supervisor that was killed in the last moment leaves a training that is done."""
+    h = records.history
+    if not h.attempt_open or not h.attempt or not h.ranks:
+        return False
+    exits = read_exits(records.run.attempt("train", h.attempt).root)
+    return len(exits) == h.ranks and all(e.code == 0 for e in exits)
 
 
 def _silent(nodes: object, age_s: float) -> dict[str, float]:

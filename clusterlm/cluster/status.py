@@ -144,6 +144,7 @@ def _status(records: Records, seen: Mapping[str, Seen], now: float) -> RunStatus
         supervisor_host=records.beat_host,
         silent=records.silent,
         progress_step=_current_step(records),
+        all_ranks_done=records.all_ranks_done,
         row=None if sight is None or sight.is_blind else _with_reason(sight.row, records, seen),
         row_phase=phase,
         row_is_blind=sight is not None and sight.is_blind,

@@ -40,23 +40,18 @@ TOKENIZER_FILES = (
 Parts = dict[str, Any]
 
 
-def fingerprint_of(data: Data) -> str:
-    """The fingerprint of what `data` describes: 32 hex characters, the name of its cache folder.
-
-    Raises:
-        DataError: a source, tokenizer folder or template is not there.
-    """
-    return fingerprint_of_parts(describe(data))
-
-
 def fingerprint_of_parts(parts: Mapping[str, Any]) -> str:
-    """The fingerprint of what `describe` gave."""
+    """The fingerprint of what `describe` gave: 32 hex characters, the name of its cache folder."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return str(xxhash.xxh3_128(text.encode()).hexdigest())
 
 
 def describe(data: Data) -> Parts:
-    """What the fingerprint is made of, by its place in the YAML."""
+    """What the fingerprint is made of, by its place in the YAML.
+
+    Raises:
+        DataError: a source, tokenizer folder or template is not there.
+    """
     memo = HashMemo(cache_dir() / ".hashes.json")
     parts: Parts = {"rules": RULES}
     for place, source in sources_of(data):

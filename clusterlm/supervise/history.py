@@ -67,6 +67,8 @@ class History:
     attempt: int | None = None
     nodes: list[str] = field(default_factory=list)
     attempt_open: bool = False
+    ranks: int | None = None
+    """Of the newest attempt."""
     failure: dict[str, Any] | None = None
     """Of the running attempt: the first rank_failed or node_lost."""
     last_end: dict[str, Any] | None = None
@@ -166,6 +168,7 @@ def _phase_started(h: History, e: dict[str, Any]) -> None:
 def _attempt_started(h: History, e: dict[str, Any]) -> None:
     h.phase, h.attempt, h.nodes = e["phase"], e["attempt"], e.get("nodes", [])
     h.attempt_open, h.failure, h.stop_reason = True, None, None
+    h.ranks = e.get("ranks")
 
 
 def _failure(h: History, e: dict[str, Any]) -> None:

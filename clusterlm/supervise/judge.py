@@ -201,11 +201,18 @@ def judge_run(view: RunView) -> Verdict:
         return _cancelling(view, alive)
     if alive and not h.requeued:
         return _living(view)
+    if view.all_ranks_done and not view.row_is_blind and _is_over(view.row):
+        text = "all ranks ended well; the batch step was gone before it could say so"
+        return Verdict(State.DONE, Cause.DONE, text)
     if view.row is not None:
         return _by_row(view, view.row)
     if view.row_is_blind:
         return _blind(view)
     return Verdict(State.STOPPED, Cause.VANISHED, "neither the run nor the scheduler knows it")
+
+
+def _is_over(row: JobRow | None) -> bool:
+    return row is None or row.life is Life.ENDED
 
 
 def _unsubmitted(view: RunView) -> Verdict:

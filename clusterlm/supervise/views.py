@@ -103,6 +103,8 @@ class RunView:
     silent: dict[str, float] = field(default_factory=dict)
     """Hosts without a fresh heartbeat, as the supervisor sees it, with the seconds."""
     progress_step: int | None = None
+    all_ranks_done: bool = False
+    """Every rank of the newest attempt has recorded a good end."""
     row: JobRow | None = None
     """Row of the job that matters now; None: not asked, or the scheduler does not know it."""
     row_phase: str | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from clusterlm.data.cache import Cache, open_cache
-from clusterlm.data.fingerprint import fingerprint_of
+from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 from clusterlm.data.preprocess import preprocess
 from clusterlm.paths import CachePaths
 from clusterlm.spec.data import Data
@@ -48,6 +48,10 @@ def chat(number: int) -> list[dict[str, str]]:
         {"role": "user", "content": "and then"},
         {"role": "assistant", "content": f"then {number + 1}"},
     ]
+
+
+def fingerprint_of(data: Data) -> str:
+    return fingerprint_of_parts(describe(data))
 
 
 def data_of(*sources: dict[str, Any], **options: Any) -> Data:

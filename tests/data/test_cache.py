@@ -19,7 +19,6 @@ import pytest
 
 from clusterlm.data.building import STALE_AFTER_S, CacheBuilder, TokenStream, remove_stale
 from clusterlm.data.cache import Cache, open_cache
-from clusterlm.data.fingerprint import fingerprint_of
 from clusterlm.data.preprocess import preprocess
 from clusterlm.errors import CacheNotReady, DataError
 from clusterlm.paths import CachePaths
@@ -28,6 +27,7 @@ from tests.data.corpus import (
     chat_source,
     data_of,
     files_of,
+    fingerprint_of,
     prepare,
     text_source,
     write_chats,
@@ -144,7 +144,7 @@ def test_the_mask_has_one_bit_for_each_masked_token(tmp_path: Path, sizes: list[
 SLOW_WRITER = """
     import sys, time
     from pathlib import Path
-    from clusterlm.data.fingerprint import fingerprint_of
+    from tests.data.corpus import fingerprint_of
     from clusterlm.data.preprocess import preprocess
     from clusterlm.paths import CachePaths
     from clusterlm.spec.data import Data

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.data.fingerprint import describe, differences, fingerprint_of
+from clusterlm.data.fingerprint import describe, differences
 from clusterlm.data.hashes import MAX_REMEMBERED, HashMemo, hash_file
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
-from tests.data.corpus import chat_source, data_of, text_source, write_chats, write_texts
+from tests.data.corpus import (
+    chat_source,
+    data_of,
+    fingerprint_of,
+    text_source,
+    write_chats,
+    write_texts,
+)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models, normalizers
 
 from clusterlm.data import long_text, sources
 from clusterlm.data.cache import IGNORE_INDEX, Cache
-from clusterlm.data.fingerprint import fingerprint_of
 from clusterlm.data.preprocess import preprocess
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
@@ -25,6 +24,7 @@ from tests.data.corpus import (
     decoded,
     documents_in,
     files_of,
+    fingerprint_of,
     prepare,
     sentence,
     stream_of,

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from clusterlm.data.fingerprint import describe, fingerprint_of
+from clusterlm.data.fingerprint import describe
 from clusterlm.data.preprocess import run_phase, usable_workers
 from clusterlm.data.progress import Progress, RunReporter
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
 from clusterlm.spec.job import Job
-from tests.data.corpus import data_of, text_source, write_rows, write_texts
+from tests.data.corpus import data_of, fingerprint_of, text_source, write_rows, write_texts
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,75 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from clusterlm.node.files import read_jsonl
-from clusterlm.paths import RunPaths
 from tests.bed.slurm import SlurmBed
+from tests.person import Person
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass
-class User:
+class User(Person):
     """Somebody at a login node."""
 
     bed: SlurmBed
-    home: Path
 
     @property
     def env(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            **self.bed.env(),
-            "CLUSTERLM_RUNS_DIR": str(self.home / "runs"),
-            "CLUSTERLM_CACHE_DIR": str(self.home / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        }
-
-    def types(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "clusterlm", *words],
-            capture_output=True,
-            text=True,
-            env=self.env,
-            cwd=self.home,
-            timeout=timeout,
-            check=False,
-        )
-
-    def starts(self, *words: str) -> subprocess.Popen[str]:
-        """Leave a command running; its output goes to the pipe."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "clusterlm", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.env,
-            cwd=self.home,
-        )
-
-    def submits(self, job: dict[str, Any], *words: str) -> dict[str, Any]:
-        """Submit a job and return what `--json` says."""
-        file = self.home / f"{job['name']}.yaml"
-        file.write_text(yaml.safe_dump(job))
-        done = self.types("submit", str(file), "--json", *words)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
-
-    def run(self, name: str) -> RunPaths:
-        return RunPaths(self.home / "runs" / name)
-
-    def status(self, name: str) -> dict[str, Any]:
-        """The row of one run in `status --json`."""
-        done = self.types("status", name, "--json")
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout)[0])
-
-    def events(self, name: str, kind: str | None = None) -> list[dict[str, Any]]:
-        rows = read_jsonl(self.run(name).events)[0]
-        return [e for e in rows if kind in (None, e["event"])]
+        return {**super().env, **self.bed.env()}
 
     def wait_for_event(
         self, name: str, kind: str, *, count: int = 1, timeout: float = 60
@@ -121,7 +64,7 @@ def wait_until(
 
 @pytest.fixture
 def user(slurm: SlurmBed, tmp_path: Path) -> User:
-    return User(slurm, tmp_path)
+    return User(tmp_path, slurm)
 
 
 def counting(name: str, steps: int, *words: str, **resources: Any) -> dict[str, Any]:
