@@ -32,7 +32,7 @@ from clusterlm.train.pace import Pace
 from clusterlm.train.progress import Progress
 from clusterlm.train.rank import Rank, trains_on_cpu
 from clusterlm.train.stop import StopRequest
-from clusterlm.train.trainer import BlockTrainer
+from clusterlm.train.trainer import BlockTrainer, trust_own_checkpoints
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ def run_steps(session: Session, trainer: Any, agreement: StopAgreement) -> bool:
         done = checkpoint_step(resume_from) if resume_from else 0
         drop_lines_after(session.rank.metrics_file, done)
     if resume_from:
+        trust_own_checkpoints()
         session.progress.say(f"resuming from {resume_from.name}")
     session.progress.show(text="preparing the first step", now=True)
     try:

@@ -50,6 +50,8 @@ class Run:
         process = self.start(attempt=attempt, resume=resume)
         while process.poll() is None and max(self.losses(), default=0) < after:
             time.sleep(0.05)
+        if process.poll() is not None:
+            raise AssertionError(f"ended before step {after}: {process.communicate()[0]}")
         ask()
         self.output, _ = process.communicate(timeout=240)
         return self.codes()

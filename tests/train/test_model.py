@@ -7,6 +7,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import transformers
 import torch
 
 from clusterlm.errors import TrainError
@@ -63,6 +64,8 @@ def test_a_class_with_other_names_for_the_same_keys_works(tokenizer: Any) -> Non
     ],
 )
 def test_mistakes_are_named(model: dict[str, Any], words: str, tokenizer: Any) -> None:
+    if "heads" in words and int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 4 makes such a model")
     with pytest.raises(TrainError, match=words):
         make(model, tokenizer)
 
