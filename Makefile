@@ -50,7 +50,7 @@ docs: $(VENV)/.dev
 
 ## The rendered files that the tests compare with.
 golden: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_render.py --update-golden
+	$(BIN)/python -m pytest tests/test_render.py tests/images/test_dockerfile.py --update-golden
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || \

@@ -7,6 +7,7 @@
     +-- RunError                  a run: unknown name, name taken, nothing to resume
     +-- ImageError                building, importing or starting a container image
     |   +-- TorchReplaced         a package would put its own torch in place of the base's
+    |   +-- ImageNotImported      built, but this machine has no enroot (apptainer) to import it
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
@@ -80,6 +81,10 @@ class ImageError(ClusterLMError):
 
 class TorchReplaced(ImageError):
     """A package would replace, or has replaced, the torch that the base image brings."""
+
+
+class ImageNotImported(ImageError):
+    """An image is built; the script that makes one file of it has to be run elsewhere."""
 
 
 class SlurmError(ClusterLMError):

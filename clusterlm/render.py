@@ -3,21 +3,25 @@
 What it returns is what `render` and `--dry-run` print, what `submit` writes into the run directory
 and what sbatch gets: the same text, from the same call. Every value goes through a filter: `sh`
 quotes for a shell, `directive` is for an #SBATCH line (where quoting does not protect, so it
-refuses), `comment` for a comment.
+refuses), `comment` for a comment, `json_exec` and `docker_env` for a Dockerfile.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from clusterlm import __version__
+from clusterlm.container import Container, words_for_templates
 from clusterlm.errors import ClusterLMError
-from clusterlm.paths import CachePaths, Phase, RunPaths, cache_dir
+from clusterlm.paths import CachePaths, ImagePaths, Phase, RunPaths, cache_dir, images_dir
+from clusterlm.spec.image import Image
 from clusterlm.spec.job import Job
 from clusterlm.spec.units import slurm_time
 
@@ -29,6 +33,9 @@ _DIRECTIVE = re.compile(r"[A-Za-z0-9._/@:,%+=~\[\]&|*() -]+")
 
 # Slurm, and submitit, expand %j in a path
 _RUN_FOLDER = re.compile(r"[A-Za-z0-9 ._/@+=-]+")
+
+IMPORT_TIME_S = 2 * 3600
+"""Enough for 20 GB on a slow shared folder."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,34 @@ class Launch:
         return self.command or f"{python} -u -m submitit.core._submit {folder}"
 
 
-def render_run(job: Job, run: RunPaths, fingerprint: str | None) -> dict[str, str]:
-    """The files of a run that do not depend on the submission: what each node runs.
+def render_run(
+    job: Job, run: RunPaths, fingerprint: str | None, container: Container | None = None
+) -> dict[str, str]:
+    """The files of a run that do not depend on the submission: what each node runs, and in what.
 
     Args:
         job: the resolved spec.
         run: where the run lies (or will lie).
         fingerprint: of its prepared data; None when it has no data section.
+        container: what the phases run in; None for the current Python.
     """
-    files = {run.node_script("train").name: _node_script(job, run, "train", fingerprint)}
-    if fingerprint:
-        files[run.node_script("preprocess").name] = _node_script(
-            job, run, "preprocess", fingerprint
-        )
+    inside = words_for_templates(container, job) if container else None
+    phases: list[Phase] = ["train", "preprocess"] if fingerprint else ["train"]
+    files = {
+        run.node_script(phase).name: _node_script(job, run, phase, fingerprint, inside)
+        for phase in phases
+    }
+    if container:
+        is_pyxis = container.runtime == "pyxis"
+        template = "pyxis.options.j2" if is_pyxis else f"container_{container.runtime}.sh.j2"
+        words = {
+            "run": run.name,
+            "version": __version__,
+            "run_dir": str(run.root),
+            **(inside or {}),
+        }
+        file = run.pyxis_options if is_pyxis else run.container_script
+        files[file.name] = _environment().get_template(template).render(words)
     return files
 
 
@@ -102,8 +124,11 @@ def _gres(job: Job) -> str | None:
     return f"gpu:{kind}{asked.gpus_per_node}"
 
 
-def _node_script(job: Job, run: RunPaths, phase: Phase, fingerprint: str | None) -> str:
+def _node_script(
+    job: Job, run: RunPaths, phase: Phase, fingerprint: str | None, inside: dict[str, Any] | None
+) -> str:
     script = run.node_script(phase)
+    python = inside["python"] if inside else sys.executable
     return (
         _environment()
         .get_template(f"{script.name}.j2")
@@ -122,19 +147,122 @@ def _node_script(job: Job, run: RunPaths, phase: Phase, fingerprint: str | None)
             secrets_file=str(run.secrets) if job.secrets else None,
             on_cpu=job.resources.gpus_per_node == 0,
             env=job.env,
-            python=sys.executable,
+            python=python,
             ranks_per_node=job.resources.ranks_per_node,
-            command=_command(job, run, phase),
+            command=_command(job, run, phase, python),
+            inside=inside,
         )
     )
 
 
-def _command(job: Job, run: RunPaths, phase: Phase) -> list[str]:
+def _command(job: Job, run: RunPaths, phase: Phase, python: str) -> list[str]:
     """What a rank runs: the built-in phase, or the user's own script under the same Python."""
     own = job.train.command
     if phase == "preprocess" or own is None:
-        return [sys.executable, "-m", "clusterlm", phase, str(run.root)]
-    return [sys.executable, *own] if own[0].endswith(".py") else list(own)
+        return [python, "-m", "clusterlm", phase, str(run.root)]
+    return [python, *own] if own[0].endswith(".py") else list(own)
+
+
+def render_dockerfile(
+    image: Image, *, wheel: str, has_extras: bool, wheels: str | None, recipe: str
+) -> str:
+    """The Dockerfile of an image.
+
+    Args:
+        image: what is asked for.
+        wheel: file name of the clusterlm that goes in.
+        has_extras: whether there is a requirements.txt beside it.
+        wheels: digest of the wheelhouse beside it; None without one.
+        recipe: digest of everything that the image is made from, empty while it is being made.
+    """
+    return (
+        _environment()
+        .get_template("Dockerfile.j2")
+        .render(
+            version=__version__,
+            base=image.base,
+            apt=image.apt,
+            secrets=image.build_secrets,
+            env=image.env,
+            wheel=wheel,
+            has_extras=has_extras,
+            wheels=wheels,
+            recipe=recipe,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Import:
+    """How an image becomes one file."""
+
+    program: Literal["enroot", "apptainer"]
+    image: ImagePaths
+    source: str
+    """`dockerd://...`, `podman://...`, `docker://...`; docker-daemon:... for apptainer."""
+    needs_bytes: int
+    """Size of the image as it lies unpacked."""
+    container_program: str | None = None
+    """docker or podman: what enroot makes a container with, to export it."""
+    archive_argv: tuple[str, ...] = ()
+    """Command that writes the image to an archive, without its last word, `docker-archive:FILE`."""
+
+    @property
+    def script_name(self) -> str:
+        return "enroot_import.sh" if self.program == "enroot" else "apptainer_build.sh"
+
+    @property
+    def file(self) -> Path:
+        """What is made."""
+        return self.image.squashfs if self.program == "enroot" else self.image.sif
+
+
+def render_import(asked: Import) -> str:
+    """The script that makes one file of an image; by hand or in a job it is the same."""
+    return (
+        _environment()
+        .get_template(f"{asked.script_name}.j2")
+        .render(
+            version=__version__,
+            program=asked.program,
+            script_name=asked.script_name,
+            short=asked.image.short,
+            file=str(asked.file),
+            lock=str(asked.image.lock),
+            needs=asked.needs_bytes,
+            temp_variable="ENROOT_TEMP_PATH" if asked.program == "enroot" else "APPTAINER_TMPDIR",
+            layers=str(images_dir() / "layers"),
+            source=asked.source,
+            container_program=asked.container_program,
+            archive_argv=asked.archive_argv,
+        )
+    )
+
+
+def render_import_sbatch(job: Job, image: ImagePaths, script: Path) -> str:
+    """The submission file of an import on one node."""
+    asked = job.resources
+    one = asked.preprocess
+    return (
+        _environment()
+        .get_template("import.sbatch.j2")
+        .render(
+            run=f"image-{image.short}",
+            phase="import",
+            version=__version__,
+            resources=asked,
+            nodes=1,
+            time=slurm_time(one.time or min(asked.time, IMPORT_TIME_S)),
+            partition=one.partition or asked.partition,
+            cpus=one.cpus,
+            mem=one.mem,
+            requeue=False,
+            stop_grace=0,
+            dependency=None,
+            submitit_dir=str(script.parent),
+            script=str(script),
+        )
+    )
 
 
 def refuse_unsafe_folder(run: RunPaths) -> None:
@@ -160,6 +288,7 @@ def _environment() -> Environment:
         autoescape=False,
     )
     env.filters.update(sh=_sh, directive=_directive, comment=_comment)
+    env.filters.update(json_exec=_json_exec, docker_env=_docker_env)
     return env
 
 
@@ -175,6 +304,16 @@ def _directive(value: Any) -> str:
     if not _DIRECTIVE.fullmatch(text):
         raise ClusterLMError(f"{text!r} cannot stand in an #SBATCH line")
     return f'"{text}"' if re.search(r"[ ()|&*]", text) else text
+
+
+def _json_exec(words: list[str]) -> str:
+    """Exec form of a Dockerfile: a list that no shell reads."""
+    return json.dumps(words, ensure_ascii=False)
+
+
+def _docker_env(value: Any) -> str:
+    """A value in ENV or LABEL, literally: Docker expands $NAME also between double quotes."""
+    return '"' + re.sub(r'([\\"$])', r"\\\1", str(value)) + '"'
 
 
 def _comment(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for every test; the Slurm bed comes from tests/bed."""
+"""Fixtures for every test; the Slurm and Docker beds come from tests/bed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
-pytest_plugins = ["tests.bed.fixture"]
+pytest_plugins = ["tests.bed.fixture", "tests.bed.docker"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm import render
+from clusterlm import container, render
+from clusterlm.container import container_of
 from clusterlm.errors import ClusterLMError
 from clusterlm.paths import RunPaths
 from clusterlm.render import Launch, render_run, render_sbatch
@@ -48,6 +49,13 @@ FULL = {
     "env": {"NCCL_DEBUG": "WARN", "NOTE": "it's $HOME and `date`"},
     "secrets": ["HF_TOKEN"],
 }
+IMAGES = {
+    "pyxis": "/shared/images/aaaa.sqsh",
+    "enroot": "/shared/images/aaaa.sqsh",
+    "docker": "clusterlm:aaaaaaaaaaaaaaaa",
+    "apptainer": "/shared/images/aaaa.sif",
+}
+RECIPE = "a" * 64
 SMALL = {"name": "tiny", "train": {"command": ["my_train.py", "--lr", "1e-3"]}}
 
 
@@ -56,6 +64,7 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUSTERLM_CACHE_DIR", "/shared/cache")
     monkeypatch.setattr(render.sys, "executable", "/env/bin/python")
     monkeypatch.setattr(render, "__version__", "0.0.0")
+    monkeypatch.setattr(container.image_build, "code_digest", lambda _: "c" * 64)
 
 
 def _all_texts() -> dict[str, str]:
@@ -64,10 +73,29 @@ def _all_texts() -> dict[str, str]:
     full, small = Job.model_validate(FULL), Job.model_validate(SMALL)
     texts = {f"full.{k}": v for k, v in render_run(full, RUN, "f" * 32).items()}
     texts |= {f"small.{k}": v for k, v in render_run(small, RUN, None).items()}
+    for runtime, text in _in_containers().items():
+        texts |= text if runtime == "docker" else _starters(text)
     texts["full.preprocess.sbatch"] = render_sbatch(full, RUN, "preprocess", launch)
     texts["full.train.sbatch"] = render_sbatch(full, RUN, "train", chained)
     texts["small.train.sbatch"] = render_sbatch(small, RUN, "train", launch)
     return texts
+
+
+def _in_containers() -> dict[str, dict[str, str]]:
+    """Files by name, by runtime."""
+    found = {}
+    for runtime, image in IMAGES.items():
+        asked = {"runtime": runtime, "mounts": ["/scratch:/scratch", "/nvme:/inside:ro"]}
+        job = Job.model_validate({**FULL, "image": asked})
+        started = container_of(job, RUN, RECIPE, image)
+        texts = render_run(job, RUN, "f" * 32, started)
+        found[runtime] = {f"{runtime}.{k}": v for k, v in texts.items()}
+    return found
+
+
+def _starters(texts: dict[str, str]) -> dict[str, str]:
+    """What starts the container; what runs in it differs by a hint."""
+    return {k: v for k, v in texts.items() if k.endswith(("container.sh", "pyxis.options"))}
 
 
 def test_rendered_files_are_the_golden_ones(update_golden: bool) -> None:
@@ -82,7 +110,7 @@ def test_rendered_files_are_the_golden_ones(update_golden: bool) -> None:
         assert (GOLDEN / name).read_text() == text, name
 
 
-@pytest.mark.parametrize("name", sorted(_all_texts()))
+@pytest.mark.parametrize("name", sorted(n for n in _all_texts() if not n.endswith(".options")))
 def test_rendered_files_are_clean_shell(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(_all_texts()[name])
@@ -148,3 +176,51 @@ def test_a_folder_with_a_space_is_quoted() -> None:
     run = RunPaths(Path("/shared/my runs/run"))
     text = render_sbatch(Job.model_validate(SMALL), run, "train", Launch(folder="x"))
     assert '#SBATCH --output="/shared/my runs/run/submitit/%j_0_log.out"' in text
+
+
+def test_what_runs_in_a_container_is_the_same_for_every_runtime() -> None:
+    texts = _in_containers()
+    for phase in ("torchrun", "preprocess"):
+        lines = {
+            runtime: [
+                line for line in files[f"{runtime}.{phase}.sh"].splitlines() if "'" not in line
+            ]
+            for runtime, files in texts.items()
+        }
+        assert lines["pyxis"] == lines["enroot"] == lines["docker"] == lines["apptainer"]
+
+
+def test_the_jobs_environment_comes_after_the_images_and_the_image_is_checked_last() -> None:
+    text = _in_containers()["pyxis"]["pyxis.torchrun.sh"]
+    order = ["/opt/clusterlm/image.json ]", ". /opt/clusterlm/environment", "export HOME="]
+    order += ["export CLUSTERLM_RUN=", "export NCCL_DEBUG=WARN", "node.image_check", "node.agent"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "/env/bin/python" not in text
+
+
+def test_every_option_of_pyxis_is_one_line_and_every_mount_is_in_it() -> None:
+    lines = _in_containers()["pyxis"]["pyxis.pyxis.options"].splitlines()
+    assert all(line.startswith("--") and line.count(" ") == 0 for line in lines)
+    mounts = next(line for line in lines if line.startswith("--container-mounts="))
+    wanted = ["/data:/data:ro", "/nvme:/inside:ro", "/scratch:/scratch", "/tmp:/tmp"]
+    wanted += ["/models/base:/models/base:ro", "/shared/cache:/shared/cache"]
+    assert sorted(mounts.partition("=")[2].split(",")) == sorted(
+        [*wanted, f"{RUN.root}:{RUN.root}"]
+    )
+    names = next(line for line in lines if line.startswith("--container-env=")).partition("=")[2]
+    assert {"NCCL_DEBUG", "NOTE", "CLUSTERLM_ATTEMPT"} <= set(names.split(","))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(PRINTABLE, max_size=60))
+def test_hostile_values_do_not_leave_their_place_in_a_container(value: str) -> None:
+    job = Job.model_validate({**SMALL, "image": {}, "env": {"VALUE": value}})
+    text = render_run(job, RUN, None, container_of(job, RUN, RECIPE, "x:1"))["torchrun.sh"]
+    exports = text[text.index("export VALUE=") :].split("\n\n# Before anything")[0]
+    shown = subprocess.run(
+        ["bash", "-c", f'{exports}\nprintf %s "$VALUE"; printf x'],
+        capture_output=True,
+        check=True,
+    )
+    assert shown.stdout.decode() == value + "x"

@@ -37,20 +37,23 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
     ] = False,
+    no_build: Annotated[
+        bool, typer.Option("--no-build", help="Refuse when the image is not there yet.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Prepare the data where needed, and train.
+    """Prepare image and data where needed, and train.
 
-    Returns at once with the name of the run and its job ids.
+    Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
-    loaded = _load(job, overrides, name)
+    loaded = load(job, overrides, name)
     if dry_run:
         _print_files(loaded)
         return
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.submit import submit as send
 
-    submission = send(loaded, loaded.job.name, LocalHost())
+    submission = send(loaded, loaded.job.name, LocalHost(), may_build=not no_build, tell=tell)
     _print_submission(submission, as_json)
     if watch:
         raise typer.Exit(_watch(submission))
@@ -74,8 +77,8 @@ def resume(
     paths = find_run(run)
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
-    loaded = _load(job, overrides, paths.name) if job else None
-    submission = send(paths, LocalHost(), loaded)
+    loaded = load(job, overrides, paths.name) if job else None
+    submission = send(paths, LocalHost(), loaded, tell=tell)
     _print_submission(submission, as_json)
     if watch:
         raise typer.Exit(_watch(submission))
@@ -103,7 +106,14 @@ def cancel(
     typer.echo(f"{run} {how}; go on with: clusterlm resume {run}")
 
 
-def _load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
+def tell(line: str) -> None:
+    """Say a line while something is under way."""
+    # not on stdout: --json is for programs
+    typer.echo(line, err=True)
+
+
+def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
+    """Read a job and print its notes."""
     from clusterlm.spec.load import load_job
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]

@@ -7,13 +7,17 @@ versions let a job for too many nodes wait for ever).
 from __future__ import annotations
 
 from clusterlm.cluster.claims import Claim
-from clusterlm.cluster.host import Host
+from clusterlm.cluster.host import Completed, Host
 from clusterlm.cluster.slurm import Partition, job_lives, partitions
-from clusterlm.errors import Problem, SlurmError, SpecError
+from clusterlm.errors import ImageError, Problem, SlurmError, SpecError
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.units import slurm_time
 from clusterlm.supervise.allocation import process_lives
 
+_NO_PYXIS = (
+    "srun on this machine has no pyxis (no --container-image in its help): take enroot or "
+    "apptainer if the nodes have them (ask the site), or none for the current Python"
+)
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
 
 
@@ -21,16 +25,12 @@ def refuse_impossible(job: Job, host: Host) -> None:
     """Raise when the cluster can never run the job.
 
     Raises:
+        ImageError: docker is to start the image here, and does not answer.
         SlurmError: `cluster: slurm` and no Slurm here.
-        SpecError: partition, node count or time that the cluster does not have.
+        SpecError: partition, node count, time or runtime that the cluster does not have.
     """
-    if job.image is not None:
-        text = (
-            "this version runs jobs in the current Python only; leave `image` out "
-            "(building and starting images comes with `clusterlm build-image`)"
-        )
-        raise SpecError("job.yaml", [Problem("image", text)])
     if job.cluster == LOCAL:
+        _refuse_absent_runtime(job, host)
         return
     missing = [p for p in PROGRAMS if not host.has(p)]
     if missing:
@@ -49,6 +49,41 @@ def refuse_impossible(job: Job, host: Host) -> None:
     problems = problems_on(job, there)
     if problems:
         raise SpecError("job.yaml", problems)
+    if job.runtime == "pyxis" and not has_pyxis(host):
+        raise SpecError("job.yaml", [Problem("image.runtime", _NO_PYXIS)])
+
+
+def has_pyxis(host: Host) -> bool:
+    """Whether srun here knows how to start a container; without pyxis it says so, or ignores it."""
+    return "--container-image" in host.run(["srun", "--help"]).out
+
+
+def _refuse_absent_runtime(job: Job, host: Host) -> None:
+    """What starts the container must be on this machine when the phases run on it."""
+    runtime = job.runtime
+    if runtime == "docker":
+        done = host.run(["docker", "version", "--format", "{{.Server.Version}}"])
+        if not done.is_ok:
+            raise ImageError(_words_of_docker(done))
+    elif runtime in ("enroot", "apptainer"):
+        programs = [runtime, "singularity"] if runtime == "apptainer" else [runtime]
+        if not any(host.has(program) for program in programs):
+            text = f"{runtime} is not on this machine; install it, or take docker, or none"
+            raise SpecError("job.yaml", [Problem("image.runtime", text)])
+
+
+def _words_of_docker(done: Completed) -> str:
+    said = (done.err or done.out).strip().splitlines()
+    last = said[-1] if said else "no answer"
+    if done.code == 127:
+        return (
+            "cluster: local with an image starts it in docker, which is not on this machine\n"
+            "  install docker, or run in the current Python: image.runtime: none"
+        )
+    advice = "start it (systemctl start docker), or set DOCKER_HOST to where it listens"
+    if "permission denied" in last.lower():
+        advice = "ask to be in the group `docker`, or run in the current Python: runtime: none"
+    return f"docker does not answer: {last}\n  {advice}"
 
 
 def problems_on(job: Job, there: list[Partition]) -> list[Problem]:

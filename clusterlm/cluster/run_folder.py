@@ -8,9 +8,11 @@ import shutil
 import sys
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from clusterlm import __version__
+from clusterlm.container import Container
 from clusterlm.data.fingerprint import fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
 from clusterlm.node.files import write_atomically, write_json
@@ -21,9 +23,34 @@ from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
 
 
-def make_run_folder(
-    run: RunPaths, loaded: LoadedJob, secrets: dict[str, str], parts: dict[str, Any] | None
-) -> None:
+@dataclass(frozen=True)
+class Resolved:
+    """What a run is made from, when everything that it names has been looked up.
+
+    Attributes:
+        loaded: the job.
+        secrets: values by name; they go to a file of their own, mode 0600.
+        parts: what the fingerprint of the data is made of; None without data.
+        container: what the phases run in; None for the current Python.
+        image: what is known of the container's image, for lock.json.
+    """
+
+    loaded: LoadedJob
+    secrets: dict[str, str]
+    parts: dict[str, Any] | None
+    container: Container | None = None
+    image: dict[str, Any] | None = None
+
+    @property
+    def job(self) -> Job:
+        return self.loaded.job
+
+    @property
+    def fingerprint(self) -> str | None:
+        return fingerprint_of_parts(self.parts) if self.parts else None
+
+
+def make_run_folder(run: RunPaths, resolved: Resolved) -> None:
     """Make the folder of a new run; a kill at any moment leaves it whole or not at all.
 
     Raises:
@@ -34,8 +61,8 @@ def make_run_folder(
     try:
         for folder in (aside.root, aside.submitit, aside.checkpoints):
             folder.mkdir(mode=PRIVATE_DIR)
-        fill_run_folder(run, loaded, secrets, parts, where=aside)
-        cluster = loaded.job.cluster
+        fill_run_folder(run, resolved, where=aside)
+        cluster = resolved.job.cluster
         record(aside, "created", run=run.name, cluster=cluster, version=__version__)
         try:
             # a folder is not renamed over another that holds something: of two submits one gets it
@@ -47,44 +74,47 @@ def make_run_folder(
         shutil.rmtree(aside.root, ignore_errors=True)
 
 
-def fill_run_folder(
-    run: RunPaths,
-    loaded: LoadedJob,
-    secrets: dict[str, str],
-    parts: dict[str, Any] | None,
-    *,
-    where: RunPaths | None = None,
-) -> None:
+def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None = None) -> None:
     """Write what was asked for and what nodes run.
 
     Args:
         run: the run; the rendered files name its folder.
-        loaded: the job.
-        secrets: values by name; they go to a file of their own, mode 0600.
-        parts: what the fingerprint of the data is made of; None without data.
+        resolved: what it is made from.
         where: folder to write to, when it is not yet that of the run.
     """
-    to = where or run
-    job = loaded.job
-    fingerprint = fingerprint_of_parts(parts) if parts else None
-    write_atomically(to.job_yaml, loaded.text)
+    to, job = where or run, resolved.job
+    write_atomically(to.job_yaml, resolved.loaded.text)
     write_atomically(to.spec, spec_text(job))
     fields = {
         "version": __version__,
         "python": sys.executable,
         "cluster": job.cluster,
-        "fingerprint": fingerprint,
+        "image": resolved.image,
+        "fingerprint": resolved.fingerprint,
         # if a source changes while the job waits, the data phase can say which
-        "fingerprint_parts": parts,
+        "fingerprint_parts": resolved.parts,
         "cache_dir": str(cache_dir()),
-        "job_yaml": str(loaded.path),
+        "job_yaml": str(resolved.loaded.path),
         "time": time.time(),
     }
     write_json(to.lock, fields)
-    if secrets:
-        write_json(to.secrets, secrets)
-    for name, text in render_run(job, run, fingerprint).items():
-        write_atomically(to.root / name, text, mode=0o700 if name.endswith(".sh") else 0o600)
+    if resolved.secrets:
+        write_json(to.secrets, resolved.secrets)
+    write_node_files(run, job, resolved.fingerprint, resolved.container, where=to)
+
+
+def write_node_files(
+    run: RunPaths,
+    job: Job,
+    fingerprint: str | None,
+    container: Container | None,
+    *,
+    where: RunPaths | None = None,
+) -> None:
+    """Write what nodes run, and what starts it in a container."""
+    for name, text in render_run(job, run, fingerprint, container).items():
+        mode = 0o700 if name.endswith(".sh") else 0o600
+        write_atomically((where or run).root / name, text, mode=mode)
 
 
 def refuse_taken_name(run: RunPaths) -> None:

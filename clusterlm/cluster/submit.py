@@ -10,21 +10,24 @@ import getpass
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
+from clusterlm.cluster.images.of_job import Ready, planned_image, ready_image
 from clusterlm.cluster.preflight import claim_is_alive, refuse_impossible
 from clusterlm.cluster.run_folder import (
+    Resolved,
     fill_run_folder,
     free_name,
     make_run_folder,
     refuse_taken_name,
     secret_values,
     spec_text,
+    write_node_files,
 )
 from clusterlm.cluster.slurm import scancel
 from clusterlm.cluster.status import refuse_living
@@ -66,26 +69,43 @@ def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
             files["preprocess.sbatch"] = render_sbatch(job, run, "preprocess", launch)
             launch = Launch(folder=launch.folder, dependency="afterok:PREPROCESS_JOB_ID")
         files["train.sbatch"] = render_sbatch(job, run, "train", launch)
-    return {**files, **render_run(job, run, fingerprint)}
+    return {**files, **render_run(job, run, fingerprint, planned_image(job, run).container)}
 
 
-def submit(loaded: LoadedJob, name: str, host: Host) -> Submission:
-    """Make the run directory and send its jobs.
+def submit(
+    loaded: LoadedJob,
+    name: str,
+    host: Host,
+    *,
+    may_build: bool = True,
+    tell: Callable[[str], None] = print,
+) -> Submission:
+    """Make the run directory and send its jobs; an image that is not there is built first.
+
+    Args:
+        loaded: the job.
+        name: of the run.
+        host: where Slurm and docker are.
+        may_build: build or import the image; else its absence is an error.
+        tell: gets a line for the user at each step of a build.
 
     Raises:
         RunError: the name is taken.
+        ImageError: the image is not there and cannot be built.
         SlurmError: Slurm is not there, cannot satisfy the request, or refused it.
     """
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
     refuse_taken_name(run)
     refuse_impossible(job, host)
+    # what costs nothing to find out comes before an image is built
     secrets = secret_values(job)
     parts = describe(job.data) if job.data else None
-    fingerprint = fingerprint_of_parts(parts) if parts else None
-    make_run_folder(run, loaded, secrets, parts)
+    ready = ready_image(job, run, host, may_build=may_build, tell=tell)
+    resolved = Resolved(loaded, secrets, parts, ready.container, ready.lock)
+    make_run_folder(run, resolved)
     try:
-        return _send(run, job, fingerprint, host)
+        return _send(run, job, resolved.fingerprint, host)
     except JobsLeft:
         # a job lives and writes here
         raise
@@ -94,7 +114,13 @@ def submit(loaded: LoadedJob, name: str, host: Host) -> Submission:
         raise
 
 
-def resume(run: RunPaths, host: Host, loaded: LoadedJob | None = None) -> Submission:
+def resume(
+    run: RunPaths,
+    host: Host,
+    loaded: LoadedJob | None = None,
+    *,
+    tell: Callable[[str], None] = print,
+) -> Submission:
     """Send a run that has ended again; it goes on from its newest verified checkpoint.
 
     Args:
@@ -102,23 +128,38 @@ def resume(run: RunPaths, host: Host, loaded: LoadedJob | None = None) -> Submis
         host: where Slurm is.
         loaded: the job in place of the one that was submitted; its model must be the same once
             there is a checkpoint.
+        tell: gets a line for the user at each step of a build.
 
     Raises:
         RunError: the run is done, or the job now asks for another model.
+        ImageError: its image is gone and cannot be built again.
     """
     job = loaded.job if loaded else _read_spec(run)
     refuse_impossible(job, host)
     if loaded:
         _refuse_another_model(run, job)
+    refuse_living(run)
+    # also without a change: the image may have been removed, or clusterlm is newer than it
+    ready = ready_image(job, run, host, may_build=True, tell=tell)
     with _one_resume_at_a_time(run):
         refuse_living(run)
         run.cancel.unlink(missing_ok=True)
         record(run, "resumed", by=getpass.getuser())
     if loaded:
         parts = describe(job.data) if job.data else None
-        fill_run_folder(run, loaded, secret_values(job), parts)
+        resolved = Resolved(loaded, secret_values(job), parts, ready.container, ready.lock)
+        fill_run_folder(run, resolved)
+    elif ready.container:
+        _take_image(run, job, ready)
     fingerprint = (read_json(run.lock) or {}).get("fingerprint")
     return _send(run, job, fingerprint, host)
+
+
+def _take_image(run: RunPaths, job: Job, ready: Ready) -> None:
+    """Let an otherwise unchanged run use the image that is there now."""
+    lock = read_json(run.lock) or {}
+    write_json(run.lock, {**lock, "image": ready.lock})
+    write_node_files(run, job, lock.get("fingerprint"), ready.container)
 
 
 @contextmanager

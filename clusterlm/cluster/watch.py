@@ -46,18 +46,30 @@ def watch_run(
     Returns:
         The exit code: 0 when it is DONE, 1 when it ended otherwise, 130 when interrupted.
     """
-    reader = reader or StatusReader(run.root.parent)
     out = out or sys.stdout
     try:
-        if out.isatty():
-            status = _watch_on_terminal(run, reader, out, sleep)
-        else:
-            status = _watch_through_pipe(run, reader, out, clock, sleep)
+        status = follow_run(run, reader, out=out, clock=clock, sleep=sleep)
     except KeyboardInterrupt:
         print("\n".join(farewell(run.name)), file=out, flush=True)
         return INTERRUPTED
     print("\n".join(end_lines(run, status)), file=out, flush=True)
     return 0 if status.state is State.DONE else 1
+
+
+def follow_run(
+    run: RunPaths,
+    reader: StatusReader | None = None,
+    *,
+    out: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunStatus:
+    """Show a run until it ends, and leave the last word to the caller; Ctrl-C goes through."""
+    reader = reader or StatusReader(run.root.parent)
+    out = out or sys.stdout
+    if out.isatty():
+        return _watch_on_terminal(run, reader, out, sleep)
+    return _watch_through_pipe(run, reader, out, clock, sleep)
 
 
 def watch_all(

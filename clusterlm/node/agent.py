@@ -38,6 +38,7 @@ from clusterlm.node.interface import interface_towards
 from clusterlm.node.net_beat import start_net_beat
 from clusterlm.node.processes import (
     Wakeup,
+    Watched,
     adopt_orphans,
     kill_below,
     living_below,
@@ -64,7 +65,8 @@ class Agent:
         self._dir, self._node_rank, self._num_ranks = attempt_dir, node_rank, ranks_per_node
         self._host = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._grace_s = float(os.environ.get("CLUSTERLM_STOP_GRACE") or STOP_GRACE_S)
-        self._supervisor = int(os.environ.get("CLUSTERLM_SUPERVISOR_PID") or 0)
+        supervisor = int(os.environ.get("CLUSTERLM_SUPERVISOR_PID") or 0)
+        self._supervisor = Watched(supervisor) if supervisor else None
         self._wakeup = Wakeup()
         self._signal: int | None = None
         self._stop_seen_at: float | None = None
@@ -112,8 +114,8 @@ class Agent:
                 self._kill_all()
             elif self._signal is not None and self._stop_seen_at is None:
                 self._obey_signal(self._signal)
-            elif self._supervisor and os.getppid() != self._supervisor:
-                # local only: no scheduler ends a training whose supervisor is gone
+            elif self._supervisor and not self._supervisor.lives():
+                # no scheduler ends a local training, or a container, whose supervisor is gone
                 self._say("the supervisor is gone: killing everything")
                 self._kill_all()
             self._enforce_stop()

@@ -8,6 +8,9 @@ EXIT_USAGE = 2
 EXIT_FENCED = 75
 """A newer attempt holds the LEASE; this process must write no more."""
 
+EXIT_IMAGE = 78
+"""This is not the image that the run was made for; its one line on stderr says why."""
+
 EXIT_RESUME = 85
 """Saved because it was asked to stop: no failure, go on from the checkpoint later."""
 

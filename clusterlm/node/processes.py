@@ -56,6 +56,20 @@ class Wakeup:
                 os.read(self._read, 4096)
 
 
+class Watched:
+    """A process whose end is the end of us: our parent, or, in a container, some process outside.
+
+    Known by its start time as well: pids are used again.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._started = _start_time(pid)
+
+    def lives(self) -> bool:
+        return self._started is not None and _start_time(self._pid) == self._started
+
+
 def adopt_orphans() -> None:
     """Become the parent of every process below us whose own parent dies."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -155,6 +169,17 @@ def ignores_sigterm(pid: int) -> bool:
     # SigIgn:  0000000000005000   bit n-1 stands for signal n
     masks = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")]
     return bool(masks) and bool(int(masks[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _start_time(pid: int) -> str | None:
+    """Clock ticks from boot to its start; None when it is gone, or dead and not yet buried."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # 4242 (a name) S 17 ...   the 3rd field is the state, the 22nd the start
+    fields = stat.rpartition(")")[2].split()
+    return fields[19] if fields[0] not in "ZX" else None
 
 
 def _all_processes() -> list[Process]:

@@ -46,14 +46,36 @@ MODULE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.*-]{0,255}$"
 ONE_LINE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]+$"
 ENV_VALUE = r"^[^\p{Cc}\x{202A}-\x{202E}\x{2066}-\x{2069}]*$"
 ARGUMENT = r"^[^\x00]+$"
-IMAGE_REF = r"^[a-z0-9][a-z0-9._:/@-]{0,254}$"
-APT_NAME = r"^[a-z0-9][a-z0-9.+-]{0,127}(=[A-Za-z0-9.+:~-]{1,64})?$"
-# a colon parts the fields, a comma the mounts (pyxis): neither may stand in a path
-MOUNT = r"^/[A-Za-z0-9._/@+= -]{0,1023}(:/[A-Za-z0-9._/@+= -]{0,1023}(:r[ow])?)?$"
-PIP_REQ = (
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[[A-Za-z0-9,._-]{1,64}\])?"
-    r"([=<>!~]=?[A-Za-z0-9.*+!,<>=~-]{1,64})?$"
+# a host may have a port, a tag capital letters
+_IMAGE_HOST = r"[a-z0-9][a-z0-9.-]{0,127}(:[0-9]{1,5})?"
+_IMAGE_NAME = r"[a-z0-9][a-z0-9._-]{0,127}"
+IMAGE_REF = (
+    rf"^({_IMAGE_HOST}/)?{_IMAGE_NAME}(/{_IMAGE_NAME}){{0,8}}"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
 )
+REPOSITORY = rf"^{_IMAGE_HOST}(/{_IMAGE_NAME}){{1,8}}$"
+# `apt-get install git-` would remove git
+APT_NAME = (
+    r"^[a-z0-9]([a-z0-9.+-]{0,126}[a-z0-9+])?"
+    r"(=[0-9][A-Za-z0-9.+:~-]{0,63}[A-Za-z0-9+~]|=[0-9])?$"
+)
+# a colon parts the fields of a mount, a comma the mounts, a space the fields of an fstab: enroot
+# writes one. No path that reaches a runtime has any of them, nor what a shell would read.
+# (no length here: counting letters of every script makes a pattern of megabytes)
+_PATH = r"/[\p{L}\p{N}._/@+=-]*"
+MOUNT = rf"^{_PATH}(:{_PATH}(:r[ow])?)?$"
+IMAGE_FILE = rf"^{_PATH}$"
+_PIP_VERSION = r"(===|==|!=|<=|>=|~=|<|>)[A-Za-z0-9][A-Za-z0-9.*+!_-]{0,63}"
+# no user in the host: a password would stay in a layer
+PIP_REQ = (
+    r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?(\[[A-Za-z0-9,._-]{1,64}\])?"
+    rf"(({_PIP_VERSION}(,{_PIP_VERSION}){{0,9}})|"
+    r" ?@ ?git\+https://[A-Za-z0-9][A-Za-z0-9.-]{0,127}(:[0-9]{1,5})?"
+    r"(/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}){1,8}"
+    r"(@[A-Za-z0-9][A-Za-z0-9._/-]{0,127})?(#subdirectory=[A-Za-z0-9][A-Za-z0-9._/-]{0,127})?)?$"
+)
+# ENV in a Dockerfile fills variables in and takes quotes off
+IMAGE_ENV_VALUE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}$`\"'\\]*$"
 
 GRAMMARS = {
     RUN_NAME: "only a-z 0-9 . _ -, beginning with a letter or digit, at most 64 characters",
@@ -68,10 +90,15 @@ GRAMMARS = {
     ONE_LINE: "one line of text without control characters, not empty",
     ENV_VALUE: "one line of text without control characters",
     ARGUMENT: "text without NUL characters, not empty",
-    IMAGE_REF: "an image such as nvcr.io/nvidia/pytorch:24.08-py3: a-z 0-9 . _ : / @ -",
-    MOUNT: "a folder such as /data, /data:/inside or /data:/inside:ro, without : or , in a name",
+    IMAGE_REF: "an image such as nvcr.io/nvidia/pytorch:24.08-py3 or host:5000/a/b@sha256:...",
+    REPOSITORY: "a repository such as registry.example/team/clusterlm, without a tag",
     APT_NAME: "a Debian package such as git-lfs or git=1:2.39.2",
-    PIP_REQ: "a requirement such as peft or transformers==5.23.0, without spaces",
+    MOUNT: "an absolute folder such as /data, /data:/inside or /data:/inside:ro; "
+    "letters, digits and . _ @ + = - in names",
+    IMAGE_FILE: "a path; letters, digits and . _ / @ + = - in it",
+    PIP_REQ: "a requirement such as peft, transformers==4.57.6 or name@git+https://host/path@commit;"
+    " no spaces, options, files or passwords",
+    IMAGE_ENV_VALUE: "one line of text as it is to stand in the image, without $ ` quotes and \\",
 }
 """In words, for the message that refuses a value."""
 
@@ -79,6 +106,7 @@ RunName = Annotated[str, Field(pattern=RUN_NAME)]
 SlurmWord = Annotated[str, Field(pattern=SLURM_WORD)]
 EnvName = Annotated[str, Field(pattern=ENV_NAME)]
 EnvValue = Annotated[str, Field(pattern=ENV_VALUE, max_length=32768)]
+ImageEnvValue = Annotated[str, Field(pattern=IMAGE_ENV_VALUE, max_length=4096)]
 Line = Annotated[str, Field(pattern=ONE_LINE, max_length=4096)]
 Argument = Annotated[str, Field(pattern=ARGUMENT, max_length=32768)]
 Revision = Annotated[str, Field(pattern=REVISION)]

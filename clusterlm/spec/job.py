@@ -6,7 +6,7 @@ import os
 
 from clusterlm.spec.base import LEFT_OUT, EnvName, EnvValue, RunName, SlurmWord, Spec
 from clusterlm.spec.data import Data
-from clusterlm.spec.image import Image
+from clusterlm.spec.image import Image, Runtime
 from clusterlm.spec.model import Model
 from clusterlm.spec.recovery import Recovery
 from clusterlm.spec.resources import Resources
@@ -40,6 +40,13 @@ class Job(Spec):
     """Environment variables of every rank."""
     secrets: list[EnvName] = []
     """Names of environment variables whose values travel in a private file."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What starts the container; "none" when the job runs in the current Python."""
+        if self.image is None:
+            return "none"
+        return self.image.runtime or ("docker" if self.cluster == LOCAL else "pyxis")
 
     @property
     def gradient_accumulation(self) -> int:

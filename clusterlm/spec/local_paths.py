@@ -54,6 +54,7 @@ def _path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
     """Where paths stand: what holds the text, its key there, its place, whether it is a path."""
     data, model, train = (_mapping(values, key) for key in ("data", "model", "train"))
     tokenizer, validation = _mapping(data, "tokenizer"), _mapping(data, "validation")
+    yield from _image_paths(_mapping(values, "image"))
     yield from _sources(data, ("data",))
     yield from _sources(validation, ("data", "validation"))
     for holder, key, place in [
@@ -74,6 +75,17 @@ def _path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
         # a program may have braces in its name; only paths are looked at
         if is_path:
             yield command, 0, ("train", "command", 0), True
+
+
+def _image_paths(image: dict[str, Any]) -> Iterator[_Found]:
+    for key in ("file", "requirements", "wheelhouse"):
+        if _is_text(image.get(key)):
+            yield image, key, ("image", key), True
+    mounts = image.get("mounts")
+    for number, mount in enumerate(mounts if isinstance(mounts, list) else []):
+        # relative to what? A mount says where the folder is seen inside, too: only `~` is filled in
+        if _is_text(mount) and mount.startswith("~"):
+            yield mounts, number, ("image", "mounts", number), True
 
 
 def _sources(holder: dict[str, Any], place: Place) -> Iterator[_Found]:

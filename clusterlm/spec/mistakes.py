@@ -21,11 +21,12 @@ HINTS = {
     "train.deepspeed": "write {stage: 2}, or the path of a DeepSpeed JSON",
     "recovery.hang_after": "write auto, or a duration such as 30m",
     "model.adapter.target_modules": "write all-linear, or a list of layer names",
+    "image.build_secrets": "write names of environment variables, [PIP_INDEX_URL], not values",
     "secrets": "write names of environment variables, [HF_TOKEN]; values never stand in this file",
 }
 """What to write, where one sentence says it better than the types do."""
 
-PRIVATE = ("secrets", "env")
+PRIVATE: tuple[Place, ...] = (("secrets",), ("env",), ("image", "env"), ("image", "build_secrets"))
 """What is found there is never shown: it may be a secret, written where its name belongs."""
 
 _WANTED = {
@@ -146,7 +147,7 @@ def _problem(error: _Error, place: Place, holder: Any, root: type[Spec]) -> Prob
         return Problem(where, "unknown key; " + _where_it_belongs(str(place[-1]), holder, root))
     if kind == "missing":
         return Problem(where, "is missing")
-    if place[0] in PRIVATE:
+    if any(place[: len(private)] == private for private in PRIVATE):
         return Problem(where, _private_message(error, where))
     found = "is empty" if error["input"] is None else f"found {shown(error['input'])}"
     if where in HINTS:

@@ -2,16 +2,16 @@
 
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
-the training stand in `rules_training.py`, those that look at the disk in `rules_files.py`.
+the training stand in `rules_training.py`, about the image in `rules_image.py`, those that look at
+the disk in `rules_files.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from clusterlm.errors import Problem
-from clusterlm.spec import rules_files, rules_training
+from clusterlm.spec import rules_files, rules_image, rules_training, variables
 from clusterlm.spec.job import LOCAL, SLURM, Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.units import spoken
@@ -65,15 +65,6 @@ ONLY_SLURM = (
     *("exclusive", "extra", "gpu_type"),
 )
 """Keys of resources that mean nothing without a scheduler."""
-
-LAUNCHER_NAME = (
-    r"(CLUSTERLM|SLURM)_.*|RANK|LOCAL_RANK|GROUP_RANK"
-    r"|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
-)
-SECRET_NAME = r"(?i).*_(TOKEN|API_KEY|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|PASSWORD)"
-# what tokens look like: with the sign of their issuer, or (where a name should be) long and random
-TOKEN = r"(hf_|ghp_|gho_|github_pat_|glpat-|sk-|xox[bp]-)\S{16,}"
-RANDOM = r"[0-9a-f]{32,}|[A-Za-z0-9]{40,}"
 
 
 def cluster_is_known(job: Job) -> Iterator[Problem]:
@@ -135,33 +126,17 @@ def stop_fits_into_the_time_limit(job: Job) -> Iterator[Problem]:
         yield Problem("recovery.stop_grace", message)
 
 
-def image_never_replaces_torch(job: Job) -> Iterator[Problem]:
-    """The base brings torch and CUDA, built for each other."""
-    if job.image is None:
-        return
-    reason = "comes with the base image, built for its CUDA; leave it out, or choose another base"
-    for number, requirement in enumerate(job.image.pip):
-        name = re.split(r"[\[=<>!~]", requirement)[0]
-        plain = re.sub(r"[._-]+", "-", name).lower()
-        if re.fullmatch(r"torch|torchvision|torchaudio|(pytorch-)?triton|nvidia-.*", plain):
-            yield Problem(f"image.pip[{number}]", f"{name} {reason}")
-    for number, package in enumerate(job.image.apt):
-        name = package.partition("=")[0]
-        if re.fullmatch(r"(python3-torch|nvidia-|libnvidia-|cuda|libcudnn|libnccl).*", name):
-            yield Problem(f"image.apt[{number}]", f"{name} {reason}")
-
-
 def env_names_are_free(job: Job) -> Iterator[Problem]:
     """Names that clusterlm, torchrun or Slurm give to a rank are theirs."""
     for name in job.env:
-        if re.fullmatch(LAUNCHER_NAME, name):
+        if variables.is_launchers(name):
             yield Problem(f"env.{name}", "is given by the launcher; choose another name")
 
 
 def env_holds_no_secret(job: Job) -> Iterator[Problem]:
     """What stands in env goes into scripts and logs."""
     for name, value in job.env.items():
-        if re.fullmatch(SECRET_NAME, name) or re.fullmatch(TOKEN, value):
+        if variables.holds_secret(name, value):
             message = f"looks like a secret, and env is written into scripts; use secrets: [{name}]"
             yield Problem(f"env.{name}", message)
 
@@ -170,9 +145,9 @@ def secrets_are_names(job: Job) -> Iterator[Problem]:
     """A secret's value never stands in a job.yaml; the message must not repeat it."""
     for number, name in enumerate(job.secrets):
         where = f"secrets[{number}]"
-        if re.fullmatch(f"{TOKEN}|{RANDOM}", name):
+        if variables.is_secret_itself(name):
             yield Problem(where, "looks like the value of a secret; write only its variable's name")
-        elif re.fullmatch(LAUNCHER_NAME, name):
+        elif variables.is_launchers(name):
             yield Problem(where, f"{name} is given by the launcher; it is no secret")
         elif name in job.env:
             yield Problem(where, f"{name} is in env too; keep it here and take it out of env")
@@ -180,7 +155,7 @@ def secrets_are_names(job: Job) -> Iterator[Problem]:
 
 def notes_on(job: Job) -> list[str]:
     """What is right and may still surprise; for the user to see, not to change."""
-    notes = []
+    notes = rules_image.notes_on(job)
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
@@ -210,10 +185,20 @@ RULES: tuple[Rule, ...] = (
     (gpus_serve_all_processes, ("resources",)),
     (sbatch_extras_are_not_ours, ("resources",)),
     (stop_fits_into_the_time_limit, ("recovery", "resources")),
-    (image_never_replaces_torch, ("image",)),
     (env_names_are_free, ("env",)),
     (env_holds_no_secret, ("env",)),
     (secrets_are_names, ("secrets", "env")),
+    (rules_image.image_file_stands_alone, ("image",)),
+    (rules_image.image_file_fits_its_runtime, ("image", "cluster")),
+    (rules_image.runtime_goes_with_the_cluster, ("image", "cluster")),
+    (rules_image.import_has_what_it_needs, ("image", "cluster")),
+    (rules_image.image_never_replaces_torch, ("image",)),
+    (rules_image.base_can_hold_what_is_added, ("image",)),
+    (rules_image.requirements_can_be_installed, ("image",)),
+    (rules_image.wheelhouse_holds_packages, ("image",)),
+    (rules_image.image_env_is_free_and_open, ("image",)),
+    (rules_image.build_secrets_are_names, ("image",)),
+    (rules_image.mounts_have_places_of_their_own, ("image", "cluster")),
     (rules_training.data_and_model_are_given, ("data", "model", "train")),
     (rules_training.tokenizer_has_one_origin, ("data",)),
     (rules_training.model_has_one_origin, ("model",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 LONGEST_SHOWN = 60
@@ -19,6 +20,8 @@ def shown(value: object) -> str:
         return "a list"
     if not isinstance(value, str):
         return str(value)[:LONGEST_SHOWN]
+    # https://user:password@host: the password must not go on from here into a log
+    value = re.sub(r"(?<=://)[^/@]*@", "***@", value)
     cut = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "..."
     size = "" if cut is value else f" ({len(value)} characters)"
     return f'"{printable(cut)}"{size}'

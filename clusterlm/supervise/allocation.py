@@ -11,6 +11,11 @@ from dataclasses import dataclass
 
 import psutil
 
+LOCAL_NODES = "CLUSTERLM_LOCAL_NODES"
+"""Without Slurm: so many nodes does this machine stand for; default: one."""
+LOCAL_GPUS = "CLUSTERLM_LOCAL_GPUS"
+"""Without Slurm: device numbers, as in 0,1, that these nodes share; absent: as the job asks."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -32,13 +37,20 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     """From the environment of the batch step."""
     if environ.get("SUBMITIT_EXECUTOR") != "slurm":
         job_id = environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
-        return Allocation(job_id, 0, (socket.gethostname(),), is_slurm=False)
+        return Allocation(job_id, 0, _local_hosts(environ), is_slurm=False)
     return Allocation(
         environ["SLURM_JOB_ID"],
         int(environ.get("SLURM_RESTART_COUNT") or 0),
         tuple(_hostnames(environ["SLURM_JOB_NODELIST"])),
         is_slurm=True,
     )
+
+
+def _local_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
+    # desk, desk-2, desk-3: the run's records tell them apart by name
+    name = socket.gethostname()
+    count = int(environ.get(LOCAL_NODES) or 1)
+    return (name, *(f"{name}-{number}" for number in range(2, count + 1)))
 
 
 def _hostnames(expression: str) -> list[str]:

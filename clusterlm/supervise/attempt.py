@@ -16,6 +16,8 @@ from clusterlm.supervise.step import Step
 from clusterlm.supervise.views import AttemptView
 
 TAIL_BYTES = 8192
+WHOLE_BYTES = 512 * 1024
+"""Read once a step has ended: each of many nodes may have said why its image did not start."""
 
 
 @dataclass
@@ -65,11 +67,13 @@ class Attempt:
         exits = read_exits(self.paths.root)
         if self._failed is None and any(not e.ended_well for e in exits):
             self._failed = now
+        code = self.step.poll()
         return AttemptView(
             exits=exits,
             expected_ranks=self.num_ranks,
-            step_code=self.step.poll(),
-            step_tail=self._tail(),
+            step_code=code,
+            step_tail=self._tail(TAIL_BYTES if code is None else WHOLE_BYTES),
+            nodes=self.nodes if self.step.has_labels else (),
             stop_reason=self.stop_reason,
             silent=self._silent(now),
             started_s_ago=now - self.started,
@@ -115,11 +119,11 @@ class Attempt:
                 silent[self.nodes[rank]] = age
         return silent
 
-    def _tail(self) -> str:
+    def _tail(self, num_bytes: int) -> str:
         try:
             with (self.paths.logs / "step.log").open("rb") as handle:
                 handle.seek(0, 2)
-                handle.seek(max(0, handle.tell() - TAIL_BYTES))
+                handle.seek(max(0, handle.tell() - num_bytes))
                 return handle.read().decode(errors="replace")
         except OSError:
             return ""

@@ -146,6 +146,18 @@ class Cause(Enum):
         Restart.WHILE_PROGRESS,
         "read what srun said: clusterlm logs {run}",
     )
+    IMAGE = (
+        "the image cannot be started",
+        Restart.NEVER,
+        "mend what it says, or make the image anew with clusterlm build-image JOB; "
+        "then: clusterlm resume {run}" + WITH_JOB,
+    )
+    IMAGE_ON_NODE = (
+        "the image does not start on every node",
+        Restart.ONCE,
+        "report {host} to the site and leave it out: resources.exclude; "
+        "then: clusterlm resume {run} --job JOB",
+    )
     NO_PROGRESS = (
         "attempt after attempt left no newer checkpoint",
         Restart.NEVER,
@@ -191,6 +203,8 @@ SIGNATURES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
     for pattern, cause in (
         (r"loss is (?:nan|inf|-inf)", Cause.NOT_FINITE),
         (r"CacheNotReady", Cause.DATA_NOT_READY),
+        # DeepSpeed compiles parts of itself: no compiler, or another CUDA than torch's
+        (r"Error building extension", Cause.USER_ERROR),
         (r"No space left on device|Disk quota exceeded|Errno 28\b", Cause.DISK_FULL),
         (r"DataError", Cause.DATA),
         (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", Cause.GPU_MEMORY),

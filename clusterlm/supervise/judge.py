@@ -18,6 +18,7 @@ from clusterlm.node.records import ExitRecord
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.failure import is_settled, root_failure
 from clusterlm.supervise.history import History
+from clusterlm.supervise.image_failure import judge_image
 from clusterlm.supervise.slurm_states import JobRow, Life
 from clusterlm.supervise.views import (
     Action,
@@ -31,10 +32,8 @@ from clusterlm.supervise.views import (
 
 SILENT_SUPERVISOR_S = 45.0
 """The batch step writes every 5 s; nine missed ones are no hiccup of a shared file system."""
-
 SUBMIT_TAKES_S = 60.0
 """From the first event of a run to the id of its job; sbatch may wait for a busy controller."""
-
 
 STEP_LAG_S = 10.0
 """Progress is written once a second and seen some moments later; a step so late is a new one."""
@@ -46,9 +45,11 @@ _BROKEN_TASK = re.compile(r"^srun: error: (\S+): tasks? \d+: (?:Killed|Exited wi
 def judge_attempt(view: AttemptView) -> Finding | None:
     """Why the attempt is over, or None while it goes on.
 
-    Asked in this order: what a rank recorded (the earliest real failure), a stop that was obeyed,
-    a silent node, a hang, the step's own end. So the first truth is told, not the loudest.
+    Asked in this order: an image that did not start, the earliest failure of a rank, a stop that
+    was obeyed, a silent node, a hang, the step's end. So the first truth is told, not the loudest.
     """
+    if finding := judge_image(view):
+        return finding
     failure = root_failure(view.exits)
     if failure is not None and not _ended_by_request(view, failure):
         return _of_rank(failure, view.step_tail) if is_settled(view, failure) else None
@@ -57,7 +58,7 @@ def judge_attempt(view: AttemptView) -> Finding | None:
     if view.silent and not _steps_go_on(view):
         host, silent_s = max(view.silent.items(), key=lambda item: item[1])
         text = f"no heartbeat from {host} for {silent_s:.0f} s"
-        return Finding(Cause.NODE_LOST, text, host=host)
+        return Finding(Cause.NODE_LOST, text, host=host, bad_hosts=(host,))
     if view.stop_reason:
         return None
     if view.ranks_seen == 0 and view.started_s_ago > view.startup_timeout_s:

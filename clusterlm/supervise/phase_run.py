@@ -13,14 +13,14 @@ from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord
 from clusterlm.paths import AttemptPaths, CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
-from clusterlm.supervise import checkpoints, environment, failure, judge, wiring
+from clusterlm.supervise import checkpoints, failure, judge, wiring
 from clusterlm.supervise.allocation import Allocation
 from clusterlm.supervise.attempt import Attempt
 from clusterlm.supervise.causes import Cause
 from clusterlm.supervise.history import read_history, record
 from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.pulse import Pulse
-from clusterlm.supervise.step import Step, step_argv
+from clusterlm.supervise.step import start_step
 from clusterlm.supervise.views import Action, AttemptView, Finding, Left, PastAttempt, Verdict
 
 TICK_S = 0.5
@@ -159,8 +159,9 @@ class PhaseRun:
             resume_step=checkpoints.step_of(resume),
         )
         self.pulse.write("running")
-        argv = step_argv(self.run.node_script(self.phase), hosts, is_slurm=self.allocation.is_slurm)
-        step = Step(argv, environment.for_step(os.environ, own), paths.logs / "step.log")
+        log = paths.logs / "step.log"
+        is_slurm = self.allocation.is_slurm
+        step = start_step(self.run, self.phase, hosts, log, own=own, is_slurm=is_slurm)
         return Attempt(paths, hosts, num_ranks, self.job.recovery, step, listener)
 
     def _meeting_point(
@@ -168,7 +169,7 @@ class PhaseRun:
     ) -> tuple[str, int]:
         """Choose where the ranks meet, and write it down."""
         job_id = self.allocation.job_id
-        address = wiring.head_address(hosts)
+        address = wiring.head_address(hosts) if self.allocation.is_slurm else wiring.HERE
         port = wiring.free_port(address, job_id, paths.number, is_free=wiring.can_bind)
         fields = {
             "nodes": hosts,
@@ -226,8 +227,7 @@ class PhaseRun:
                 record(self.run, "node_lost", silent_s=round(silent_s), **fields)
 
     def _close(self, paths: AttemptPaths, finding: Finding, past: list[PastAttempt]) -> Verdict:
-        if finding.cause is Cause.NODE_LOST and finding.host:
-            self._bad_hosts.add(finding.host)
+        self._bad_hosts.update(finding.bad_hosts)
         newest = self._newest_step()
         verdict = judge.decide(finding, past, self._left(newest))
         fields = {

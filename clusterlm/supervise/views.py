@@ -31,6 +31,8 @@ class AttemptView:
     """Exit code of srun (or of the script); None while it runs."""
     step_tail: str = ""
     """Last lines of step.log, for failures before any rank lived."""
+    nodes: Sequence[str] = ()
+    """Hosts by srun's label; empty when the step's lines bear none."""
     stop_reason: str | None = None
     silent: dict[str, float] = field(default_factory=dict)
     """Hosts whose heartbeat has not changed for longer than the limit, with the seconds."""
@@ -57,6 +59,8 @@ class Finding:
     code: int | None = None
     signal: str | None = None
     error: str | None = None
+    bad_hosts: tuple[str, ...] = ()
+    """Nodes that the next attempt leaves out."""
 
 
 @dataclass(frozen=True)

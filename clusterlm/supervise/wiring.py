@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 PORTS = range(20000, 32000)
+HERE = "127.0.0.1"
 
 
 def head_address(hosts: Sequence[str]) -> str:
@@ -23,7 +24,7 @@ def head_address(hosts: Sequence[str]) -> str:
         OSError: the other host has no address, or only a loopback one is to be had.
     """
     if len(hosts) == 1:
-        return "127.0.0.1"
+        return HERE
     other = socket.getaddrinfo(hosts[1], None, socket.AF_INET)[0][4][0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         # UDP connect sends nothing; it only chooses the route

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 import transformers.trainer
 import transformers.trainer_utils
 from torch.utils.data import Sampler
@@ -40,3 +42,7 @@ def trust_own_checkpoints() -> None:
     for module in (transformers.trainer, transformers.trainer_utils):
         if hasattr(module, "check_torch_load_is_safe"):
             module.check_torch_load_is_safe = lambda: None
+    # what the state of numpy's generator is made of; transformers names it from torch 2.6 on
+    state = np.zeros(1, dtype=np.uint32)
+    parts: list[Any] = [np.ndarray, np.dtype, type(state.dtype), state.__reduce__()[0]]
+    torch.serialization.add_safe_globals(parts)

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Install what tests/bed needs on Debian or Ubuntu: Slurm, munge, MariaDB, and shellcheck for the
-# rendered scripts, g++ for what DeepSpeed compiles. Says and does nothing when all is there. No
-# service is started: the bed starts its own daemons, and a Slurm that this machine belongs to is left
-# alone. With arguments: installs those packages instead.
+# Install what tests/bed needs on Debian or Ubuntu: Slurm, munge, MariaDB; Docker and debootstrap for
+# images; shellcheck for the rendered scripts, g++ for what DeepSpeed compiles. Says and does nothing
+# when all is there. No service is started: the bed starts its own daemons, and a Slurm that this
+# machine belongs to is left alone. With arguments: installs those packages instead.
 set -euo pipefail
 
 packages=(
@@ -10,6 +10,7 @@ packages=(
     mariadb-server
     iproute2 util-linux
     shellcheck g++
+    docker.io debootstrap debian-archive-keyring squashfs-tools
 )
 [ "$#" -eq 0 ] || packages=("$@")
 policy=/usr/sbin/policy-rc.d
@@ -49,7 +50,7 @@ done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>/dev/null; then
-    echo "no root and no sudo: not installed: ${missing[*]}; the Slurm tests will be skipped" >&2
+    echo "no root and no sudo: not installed: ${missing[*]}; the Slurm and Docker tests will be skipped" >&2
     # without a bed CI must not be green
     [ "${CI:-}" != true ]
     exit

@@ -29,7 +29,8 @@ export NOTE='it'"'"'s $HOME and `date`'
 export CLUSTERLM_RESUME_FROM="${CLUSTERLM_RESUME_FROM:-}"
 
 # Under srun the node's number is its place in the step: an attempt without a lost node counts anew from 0.
-node_rank="${SLURM_NODEID:-0}"
+# Without Slurm the supervisor numbers the nodes that this machine stands for.
+node_rank="${SLURM_NODEID:-${CLUSTERLM_NODE_RANK:-0}}"
 
 # Static wiring, so that rank order is node order. No restarts by torchrun: they belong to the supervisor,
 # which sees every node. The rendezvous id holds the attempt: stale ranks cannot join a newer one.

@@ -110,7 +110,7 @@ FILES: list[Row] = [
     ),
     (
         "program_exists",
-        {"train.command": ["/opt/in/the/image.py"], "image.runtime": "pyxis"},
+        {"train.command": ["/opt/in/the/image.py"], "image.runtime": "docker"},
         {"train.command": ["/opt/in/the/image.py"]},
         "train.command[0]",
         "there is no file",

@@ -1,4 +1,4 @@
-"""Rows of test_rules: cluster, resources, image, environment."""
+"""Rows of test_rules: cluster, resources, environment."""
 
 from __future__ import annotations
 
@@ -46,20 +46,6 @@ GENERAL: list[Row] = [
         "recovery.stop_grace",
         "60 min",
     ),
-    (
-        "image_never_replaces_torch",
-        {"image.pip": ["torchmetrics"]},
-        {"image.pip": ["peft", "Torch==2.4"]},
-        "image.pip[1]",
-        "comes with the base image",
-    ),
-    (
-        "image_never_replaces_torch",
-        {"image.apt": ["git-lfs"]},
-        {"image.apt": ["libcudnn9"]},
-        "image.apt[0]",
-        "comes with the base image",
-    ),
     ("env_names_are_free", {"env": {"A": "1"}}, {"env": {"RANK": "1"}}, "env.RANK", "launcher"),
     ("env_names_are_free", {}, {"env": {"SLURM_X": "1"}}, "env.SLURM_X", "launcher"),
     ("env_names_are_free", {}, {"env": {"CLUSTERLM_X": "1"}}, "env.CLUSTERLM_X", "launcher"),
@@ -71,6 +57,13 @@ GENERAL: list[Row] = [
         "secrets: [HF_TOKEN]",
     ),
     ("env_holds_no_secret", {}, {"env": {"A": "hf_" + "x" * 20}}, "env.A", "looks like a secret"),
+    (
+        "env_holds_no_secret",
+        {"env": {"HTTPS_PROXY": "http://proxy:3128"}},
+        {"env": {"HTTPS_PROXY": "http://me:pw@proxy:3128"}},
+        "env.HTTPS_PROXY",
+        "looks like a secret",
+    ),
     (
         "secrets_are_names",
         {"secrets": ["HF_TOKEN"]},

@@ -46,6 +46,12 @@ WORDS = [
     "image.base",
     "image.apt",
     "image.pip",
+    "image.registry",
+    "image.mounts",
+    "image.build_secrets",
+    "image.builder",
+    "image.import_on",
+    "image.runtime",
     "resources.partition",
     "resources.account",
     "resources.qos",
@@ -60,8 +66,18 @@ WORDS = [
     "model.from_scratch.class",
     "secrets",
 ]
-LISTS = {"image.apt", "image.pip", "resources.extra", "secrets"}
-LINES = ["data.tokenizer.name", "data.tokenizer.chat_template", "model.name", "train.lr_scheduler"]
+LISTS = {
+    *("image.apt", "image.pip", "image.mounts", "image.build_secrets"),
+    *("resources.extra", "secrets"),
+}
+LINES = [
+    "image.requirements",
+    "image.wheelhouse",
+    "data.tokenizer.name",
+    "data.tokenizer.chat_template",
+    "model.name",
+    "train.lr_scheduler",
+]
 
 
 def refused(where: str, value: Any) -> bool:
@@ -86,6 +102,64 @@ def test_text_for_people_and_paths_is_one_line(where: str, value: str) -> None:
     assert refused(where, value)
 
 
+# as they stand after `make_paths_absolute`, and hostile only then
+@pytest.mark.parametrize("where", ["image.file", "image.mounts"])
+@pytest.mark.parametrize(
+    "rest",
+    [v for v in HOSTILE if v not in {"", "-x", "ｘ", "é"}] + [":/a:/b", ":/a:rx", ",/b", "#b"],
+)
+def test_a_hostile_path_never_reaches_a_runtime(where: str, rest: str) -> None:
+    assert refused(where, f"/{rest}")
+
+
+@pytest.mark.parametrize(
+    "value", [v for v in HOSTILE if re.search(r"[\n\r\0$`\"'\\\u202e\u2028]", v)] + ["x" * 5000]
+)
+def test_a_variable_of_the_image_is_plain_text(value: str) -> None:
+    assert refused("image.env", {"A": value})
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("image.base", "--platform=linux/arm64"),
+        ("image.base", "python:3.12 AS x"),
+        ("image.base", "Python:3.12"),
+        ("image.base", "https://nvcr.io/nvidia/pytorch"),
+        ("image.base", "user:pw@host/a"),
+        ("image.base", "a@sha256:12"),
+        ("image.base", "# syntax=evil/frontend"),
+        ("image.registry", "registry.example/a:tag"),
+        ("image.registry", "clusterlm"),
+        ("image.registry", "user@registry.example/a"),
+        ("image.apt", "git-"),
+        ("image.apt", "git=1-"),
+        ("image.apt", "git/testing"),
+        ("image.apt", "./x.deb"),
+        ("image.apt", "lib*"),
+        ("image.pip", "--index-url=https://x"),
+        ("image.pip", "-rother.txt"),
+        ("image.pip", "./x.whl"),
+        ("image.pip", "git+https://host/a"),
+        ("image.pip", "a@file:///x"),
+        ("image.pip", "a@git+https://me:pw@host/a"),
+        ("image.pip", "a@git+https://token@host/a"),
+        ("image.pip", "a@git+ssh://git@host/a"),
+        ("image.pip", "a@git+https://host/a?token=x"),
+        ("image.pip", "a@git+https://host/a@-x"),
+        ("image.pip", "a;python_version<'3'"),
+        ("image.mounts", "data"),
+        ("image.mounts", "/a,readonly"),
+        ("image.mounts", "/a:b"),
+        ("image.mounts", "/a b"),
+        ("image.build_secrets", "A=b"),
+        ("image.build_secrets", "id=A,src=/etc/shadow"),
+    ],
+)
+def test_words_that_docker_apt_or_pip_would_read_as_more(where: str, value: str) -> None:
+    assert refused(where, value)
+
+
 @pytest.mark.parametrize("value", ["x\ny", "x\0", "x\r", "\u202ex", "x" * 40_000])
 def test_a_value_of_env_is_one_line(value: str) -> None:
     assert refused("env", {"A": value})
@@ -105,6 +179,16 @@ def test_arguments_of_a_command_may_hold_anything_but_nul() -> None:
     ("where", "value"),
     [
         ("image.base", "nvcr.io/nvidia/pytorch:24.08-py3"),
+        ("image.base", "registry:5000/a/b:Tag-1.0_x@sha256:" + "0a" * 32),
+        ("image.base", "ubuntu"),
+        ("image.registry", "registry.example:5000/team/clusterlm"),
+        ("image.file", "/shared/images/модель+x@1.sqsh"),
+        ("image.mounts", "/data"),
+        ("image.mounts", "/data/a=b:/inside:ro"),
+        ("image.apt", "g++"),
+        ("image.pip", "peft@git+https://host:8443/a/b.git@v1.0#subdirectory=src"),
+        ("image.pip", "peft @ git+https://host/a/b@0123abc"),
+        ("image.pip", "peft===0.17.1+local"),
         ("image.pip", "transformers[torch]==5.23.0"),
         ("image.pip", "datasets>=3.2,<6"),
         ("image.apt", "git=1:2.39.2-1+b1"),

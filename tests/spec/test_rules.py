@@ -13,9 +13,10 @@ from clusterlm.spec.rules import RULES
 from tests.spec.conftest import Changes, Load, Refuse, right_job
 from tests.spec.rows_files import FILES
 from tests.spec.rows_general import GENERAL
+from tests.spec.rows_image import IMAGE, image_files
 from tests.spec.rows_training import TRAINING
 
-TABLE = [*GENERAL, *TRAINING, *FILES]
+TABLE = [*GENERAL, *IMAGE, *TRAINING, *FILES]
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def folder(folder: Path) -> Path:
     (folder / "model" / "config.json").write_text('{"max_position_embeddings": 128}')
     zero = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": 1}
     (folder / "zero.json").write_text(json.dumps(zero))
+    image_files(folder)
     (folder / "zero3.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     return folder
 
@@ -74,7 +76,7 @@ EXAMPLE = """\
 name: ru-cpt-8b
 cluster: slurm
 image:
-  base: nvcr.io/nvidia/pytorch:24.08-py3
+  base: nvcr.io/nvidia/pytorch:25.06-py3
   apt: [git-lfs]
   pip: [transformers==5.23.0, peft, deepspeed, datasets]
   runtime: pyxis

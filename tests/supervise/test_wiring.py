@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterlm.paths import Phase, RunPaths
 from clusterlm.supervise import environment, wiring
-from clusterlm.supervise.step import Step, step_argv
+from clusterlm.supervise.allocation import LOCAL_GPUS, LOCAL_NODES, read_allocation
+from clusterlm.supervise.step import Inside, Step, start_step, step_argv
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10**4))
@@ -87,10 +90,83 @@ def test_a_step_names_its_nodes_one_by_one() -> None:
     assert step_argv(Path("/run/torchrun.sh"), ["here"], is_slurm=False)[0] == "bash"
 
 
+def test_a_step_of_pyxis_gets_its_options_and_nothing_of_the_host() -> None:
+    inside = Inside(pyxis=("--container-image=/x.sqsh", "--no-container-mount-home"))
+    argv = step_argv(
+        Path("/run/torchrun.sh"), ["node1"], is_slurm=True, inside=inside, passed=["A", "SLURM_X"]
+    )
+    assert argv[-5:-2] == [*inside.pyxis, "--export=A,SLURM_X"]
+    assert argv[-2:] == ["/bin/bash", "/run/torchrun.sh"]
+    assert "--export=ALL" not in argv
+
+
+@pytest.mark.parametrize("is_slurm", [True, False])
+def test_other_runtimes_start_the_script_by_another(is_slurm: bool) -> None:
+    inside = Inside(script=Path("/run/container.sh"))
+    argv = step_argv(Path("/run/torchrun.sh"), ["node1"], is_slurm=is_slurm, inside=inside)
+    assert argv[-3:] == ["bash", "/run/container.sh", "/run/torchrun.sh"]
+
+
+def test_a_container_gets_the_names_of_the_attempt_and_of_slurm_alone() -> None:
+    environ = {"PATH": "/bin", "HOME": "/me", "SLURM_JOB_ID": "7", "CLUSTERLM_ATTEMPT": "1"}
+    assert environment.for_container(environ) == ["CLUSTERLM_ATTEMPT", "SLURM_JOB_ID"]
+
+
+def test_a_machine_may_stand_for_several_nodes(tmp_path: Path) -> None:
+    allocation = read_allocation({LOCAL_NODES: "3"})
+    assert len(set(allocation.hosts)) == 3
+    assert allocation.hosts == (allocation.head, f"{allocation.head}-2", f"{allocation.head}-3")
+    assert len(read_allocation({}).hosts) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "gpus", "shares"),
+    [
+        ("train", "0,1,2,3", ["0,1", "2,3"]),
+        ("train", "", ["", ""]),
+        ("preprocess", "0,1", [""]),
+        ("train", None, [None, None]),
+    ],
+)
+def test_local_nodes_are_numbered_and_share_the_gpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phase: Phase,
+    gpus: str | None,
+    shares: list[str | None],
+) -> None:
+    run = RunPaths(tmp_path)
+    script = 'echo "${CLUSTERLM_NODE_RANK-none} ${CUDA_VISIBLE_DEVICES-unset}" >> seen'
+    run.node_script(phase).write_text(f"cd {tmp_path}; {script}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv(LOCAL_GPUS, raising=False)
+    if gpus is not None:
+        monkeypatch.setenv(LOCAL_GPUS, gpus)
+    nodes = ["desk", "desk-2"][: len(shares)]
+    step = start_step(run, phase, nodes, tmp_path / "step.log", own={}, is_slurm=False)
+    assert step.wait(10) == 0
+    ranks = ["0", "1"] if len(shares) > 1 else ["none"]
+    seen = sorted((tmp_path / "seen").read_text().splitlines())
+    assert seen == [
+        f"{r} {'unset' if s is None else s}" for r, s in zip(ranks, shares, strict=True)
+    ]
+
+
+def test_a_local_node_that_fails_ends_the_others_and_its_code_is_the_steps(tmp_path: Path) -> None:
+    script = '[ "$N" = 1 ] && exit 78; sleep 60'
+    environs = [{"PATH": os.environ["PATH"], "N": str(n)} for n in range(3)]
+    step = Step(["bash", "-c", script], environs, tmp_path / "step.log")
+    until = time.monotonic() + 10
+    while step.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert step.poll() == 78
+
+
 def test_a_step_ends_at_once_with_all_that_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 60 & echo $! >> {pids}; trap '' TERM; echo $$ >> {pids}; wait; sleep 60"
-    step = Step(["bash", "-c", script], {"PATH": os.environ["PATH"]}, tmp_path / "step.log")
+    step = Step(["bash", "-c", script], [{"PATH": os.environ["PATH"]}], tmp_path / "step.log")
     while not pids.exists() or len(pids.read_text().split()) < 2:
         assert step.wait(0.05) is None
     step.end_now()

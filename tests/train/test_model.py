@@ -7,8 +7,8 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-import transformers
 import torch
+import transformers
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job

@@ -1,0 +1,1 @@
+"""Container images: what goes into one, building and importing it, what is there already."""

@@ -1,0 +1,259 @@
+"""The pip steps in an image: everything may be added, the base's torch may not be replaced.
+
+pip runs with constraints.txt on top of whatever the base pins by PIP_CONSTRAINT. Newer bases pin
+all that they have, and clusterlm itself may want a newer pydantic. A pin that stands in the way
+gives way, as NVIDIA's release notes advise, unless constraints.txt has it; every other one stays.
+
+When pip fails, its output is read for the one thing that the user can change, and that is said
+last. Build secrets are in pip's environment; their values are blotted out of what it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from clusterlm.node.image_build import (
+    BASE,
+    BASE_CONSTRAINTS,
+    CONSTRAINTS,
+    EXIT_REFUSED,
+    EXIT_REPLACED,
+    canonical,
+    refuse,
+    secret_env,
+    secret_files,
+)
+
+CACHE = Path("/root/.cache/pip")
+BLOTTED = "[secret]"
+# a shorter one is a word that stands anywhere
+_SHORTEST_SECRET = 4
+
+# "    evilpkg 1.0 depends on torch==2.9.9"; with an extra: "peft[x] 1.0 depends on ..."
+_DEPENDS = re.compile(r"^\s+(\S+ \S+) depends on (.+)$", re.MULTILINE)
+_ASKED = re.compile(r"^\s+The user requested (\(constraint\) )?(.+)$", re.MULTILINE)
+# "Collecting evilpkg (from good->-r requirements.txt (line 1))", from a folder "Processing
+# /wheelhouse/evilpkg-1.0-py3-none-any.whl (from good->...)"; pip before 23.1 says no "from"
+_COLLECTING = re.compile(
+    r"^(?:Collecting|Processing) (?:\S*/)?([\w.-]+?)(?:-\d\S*)?(?:[ =<>!~;\[].*)?"
+    r" \(from (?!-r)([\w.-]*\w)",
+    re.MULTILINE,
+)
+_NO_VERSION = re.compile(
+    r"Could not find a version that satisfies the requirement (.+?)"
+    r"(?: \(from (?!versions)(.+?)\))? \(from versions: (.*)\)"
+)
+_OTHER_PYTHON = re.compile(r"require[s]? a different python", re.IGNORECASE)
+_UNREACHABLE = re.compile(
+    r"Failed to establish a new connection|name resolution|Network is unreachable|Read timed out"
+    r"|ConnectTimeoutError|Connection refused|Connection reset|ProxyError|NewConnectionError"
+    r"|SSLError"
+)
+_ADD_GIT = "  add git and ca-certificates to image.apt"
+_REFUSED_LOGIN = re.compile(r"\b(401|403) (Client )?Error")
+
+
+def install(what: str, *, wheelhouse: str | None, no_deps: bool) -> None:
+    """Add a requirements file or a wheel; on failure say what to change.
+
+    Args:
+        what: path of the file.
+        wheelhouse: folder that everything comes from; None asks the index.
+        no_deps: the wheel alone; what it needs is there.
+    """
+    argv = [sys.executable, "-m", "pip", "install", "--no-input", "-c", str(CONSTRAINTS)]
+    argv += ["--progress-bar", "off"]
+    if wheelhouse or no_deps:
+        argv += ["--no-index"]
+    if wheelhouse:
+        argv += ["--find-links", wheelhouse]
+    if not os.path.ismount(CACHE):
+        argv += ["--no-cache-dir"]
+    argv += ["--no-deps", what] if no_deps else ["-r", what]
+    secrets = secret_texts(secret_values())
+    code, output = _run(argv, _pip_env(), secrets)
+    while code and (names := _give_way(output)):
+        print(f"the base's pin of {', '.join(names)} gives way: trying again", flush=True)
+        code, output = _run(argv, _pip_env(), secrets)
+    if code:
+        base = json.loads(BASE.read_text())
+        exit_code, lines = explain(output, base, has_wheelhouse=wheelhouse is not None)
+        refuse(exit_code, *lines)
+
+
+def _give_way(output: str) -> list[str]:
+    """Take out of the base's pins those that this conflict names; says which."""
+    held = {_name(line) for line in CONSTRAINTS.read_text().splitlines()}
+    wishes = {_name(wish) for who, wish in _DEPENDS.findall(output)}
+    wishes |= {_name(wish) for is_constraint, wish in _ASKED.findall(output) if not is_constraint}
+    pins = {_name(wish) for is_constraint, wish in _ASKED.findall(output) if is_constraint}
+    if wishes & held:
+        # about torch: no other pin is at fault
+        return []
+    lines = BASE_CONSTRAINTS.read_text().splitlines()
+    left = [line for line in lines if _name(line) not in (pins & wishes)]
+    BASE_CONSTRAINTS.write_text("".join(f"{line}\n" for line in left))
+    return sorted({_name(line) for line in lines} - {_name(line) for line in left})
+
+
+def _pip_env() -> dict[str, str]:
+    """Options by their variables: an older pip passes over those that it does not know."""
+    return {
+        **secret_env(),
+        "PIP_CACHE_DIR": str(CACHE),
+        "PIP_CONSTRAINT": str(BASE_CONSTRAINTS),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        # Debian's Python refuses pip beside apt; the image is nobody else's
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+    }
+
+
+def _run(argv: list[str], env: dict[str, str], secrets: list[str]) -> tuple[int, str]:
+    """Exit code and output, which is shown as it comes."""
+    lines = []
+    with subprocess.Popen(
+        argv,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            lines.append(blotted(line, secrets))
+            print(lines[-1], end="", flush=True)
+    return pip.returncode, "".join(lines)
+
+
+def secret_values() -> list[str]:
+    """The values of this build's secrets."""
+    return [p.read_text(errors="replace").rstrip("\n") for p in secret_files()]
+
+
+def secret_texts(values: Iterable[str]) -> list[str]:
+    """Every form in which pip may print a secret, the longest first.
+
+    Of a URL the password counts too, or the user name where a token stands in its place.
+    """
+    whole = set()
+    for value in values:
+        parts = {value, *value.splitlines()}
+        if "://" in value:
+            url = urlsplit(value)
+            parts.add(url.password or url.username or "")
+        for part in {*parts, *map(unquote, parts)}:
+            whole |= {part, quote(part), quote(part, safe=""), quote_plus(part)}
+    return sorted((t for t in whole if len(t) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def blotted(text: str, secrets: list[str]) -> str:
+    """`text` without the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, BLOTTED)
+    return text
+
+
+def explain(
+    output: str, base: dict[str, object], *, has_wheelhouse: bool
+) -> tuple[int, tuple[str, ...]]:
+    """Exit code and message for pip's failure, from what it printed."""
+    guarded = base["guarded"]
+    assert isinstance(guarded, dict)
+    asked = [(who, wish) for who, wish in _wishes(output) if _name(wish) in guarded]
+    if asked:
+        return EXIT_REPLACED, _replaced(output, asked, base, guarded)
+    if conflict := _conflict(output):
+        return EXIT_REFUSED, conflict
+    if "Cannot find command 'git'" in output:
+        return EXIT_REFUSED, ("a package comes from git, and the image has none", _ADD_GIT)
+    if _REFUSED_LOGIN.search(output):
+        return EXIT_REFUSED, (
+            "the package index refused the login",
+            "  give its URL with user and password as the build secret PIP_INDEX_URL",
+        )
+    if _UNREACHABLE.search(output):
+        return EXIT_REFUSED, (
+            "pip could not reach the package index",
+            "  a mirror: its URL as the build secret PIP_INDEX_URL (image.build_secrets)",
+            "  no network at all: a folder of wheels as image.wheelhouse",
+        )
+    if missing := _NO_VERSION.search(output):
+        return EXIT_REFUSED, _missing(missing, output, base, has_wheelhouse)
+    errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
+    return EXIT_REFUSED, ("pip failed", *(f"  {line}" for line in errors[-3:]))
+
+
+def _wishes(output: str) -> list[tuple[str, str]]:
+    """Who wants what, of the packages that pip could not bring together."""
+    wishes = [(who, wish.strip()) for who, wish in _DEPENDS.findall(output)]
+    for wish, who, _ in _NO_VERSION.findall(output):
+        if who and not who.startswith("-r"):
+            wishes.append((who.split("->")[0], wish))
+    return list(dict.fromkeys(wishes))
+
+
+def _replaced(
+    output: str, asked: list[tuple[str, str]], base: dict[str, object], guarded: dict[str, str]
+) -> tuple[str, ...]:
+    names = sorted({_name(wish) for _, wish in asked})
+    packages = sorted({who.split(" ")[0].split("[")[0] for who, _ in asked})
+    parents = {canonical(name): parent for name, parent in _COLLECTING.findall(output)}
+    rows = []
+    for who, wish in asked:
+        parent = parents.get(_name(who))
+        rows.append(f"  {who} wants {wish}" + (f" ({parent} asks for it)" if parent else ""))
+    return (
+        f"{', '.join(packages)} would replace the base's {', '.join(names)}",
+        *rows,
+        *(f"  the base {base['name']} has {name} {guarded[name]}" for name in names),
+        f"  choose a version of {', '.join(packages)} that goes with the base, leave it out, or"
+        " choose a base that has what it wants",
+    )
+
+
+def _conflict(output: str) -> tuple[str, ...] | None:
+    """Packages that exclude each other, none of them guarded."""
+    rows = [f"  {who} wants {wish}" for who, wish in _DEPENDS.findall(output)]
+    held = False
+    for is_constraint, wish in _ASKED.findall(output):
+        held = held or bool(is_constraint)
+        rows.append(f"  the base holds {wish}" if is_constraint else f"  asked for: {wish}")
+    if not rows:
+        return None
+    advice = "  what the base holds stays: ask for versions that go with it" if held else ""
+    return (
+        "these packages do not go together",
+        *dict.fromkeys(rows),
+        advice or "  loosen a pin in image.pip or image.requirements; clusterlm's own bounds stay",
+    )
+
+
+def _missing(
+    found: re.Match[str], output: str, base: dict[str, object], has_wheelhouse: bool
+) -> tuple[str, ...]:
+    wish, who, versions = found.groups()
+    newest = versions.split(", ")[-1]
+    rows = [f"pip finds no {wish}" + (f", which {who} wants" if who else "")]
+    if _OTHER_PYTHON.search(output):
+        rows.append(f"  other versions want another Python; the base has {base['python']}")
+    if newest and newest != "none":
+        rows.append(f"  the newest that goes with this base: {_name(wish)}=={newest}")
+    elif has_wheelhouse:
+        rows.append(f"  put a wheel of it for Python {base['python']} into image.wheelhouse")
+    else:
+        rows.append("  look at its spelling, and at which versions the index has")
+    return tuple(rows)
+
+
+def _name(requirement: str) -> str:
+    return canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
