@@ -11,12 +11,15 @@ from clusterlm.supervise.causes import Cause
 
 Event = Mapping[str, Any]
 
+LONGEST = 240
+"""Characters of a line; a compiler's command in an error has thousands."""
+
 
 def words_of(event: Event) -> str:
     """The line for an event; empty for those that nobody needs to read."""
     say = _WORDS.get(str(event.get("event")))
     # errors come from logs: nothing in them may reach the terminal as a command
-    return readable(say(event).encode()) if say else ""
+    return cut(readable(say(event).encode())) if say else ""
 
 
 def clock_of(event: Event) -> str:
@@ -25,6 +28,11 @@ def clock_of(event: Event) -> str:
     if not isinstance(moment, int | float):
         return "--:--:--"
     return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+def cut(text: str) -> str:
+    """So much of a line as a screen can hold; `clusterlm why` shows all of it."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def failure_words(event: Event) -> str:

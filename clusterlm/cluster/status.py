@@ -24,7 +24,7 @@ from clusterlm.paths import RunPaths
 from clusterlm.paths import runs_dir as default_runs_dir
 from clusterlm.supervise.causes import State
 from clusterlm.supervise.history import History, JobRef, read_history
-from clusterlm.supervise.judge import (
+from clusterlm.supervise.judge_run import (
     SILENT_SUPERVISOR_S,
     SUBMIT_TAKES_S,
     judge_run,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from clusterlm.cluster.event_words import cut
 from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.spec.units import spoken
@@ -112,7 +113,8 @@ def one_line(status: RunStatus) -> str:
     """A run at one moment on one line, for a pipe."""
     old = (status.updated_s_ago or 0.0) >= OLD_S and not status.state.is_final
     age = f"({seen(status)})" if old else ""
-    return "  ".join(filter(None, (status.state.value, *figures(status), why(status), age)))
+    words = cut(why(status))
+    return "  ".join(filter(None, (status.state.value, *figures(status), words, age)))
 
 
 def figures(status: RunStatus) -> list[str]:

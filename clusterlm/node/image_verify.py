@@ -49,6 +49,8 @@ _NOT_ENV = {
     "LOGNAME",
     "_",
 }
+# what trains; torch, peft and deepspeed may look for a GPU when they start, and a build has none
+_STARTED = ("datasets", "transformers")
 _PROXY = re.compile(r"(?i)(https?|ftp|no|all)_proxy")
 # a shorter value is a word that stands anywhere
 _SHORTEST_SECRET = 8
@@ -62,6 +64,7 @@ def verify_image(recipe: str, version: str, own_env: Iterable[str]) -> None:
     _refuse_other_files(base)
     _refuse_other_apt(base)
     package = _clusterlm_package(version)
+    _refuse_deaf_stack(found)
     PYTHON.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     PYTHON.chmod(0o755)
     ENVIRONMENT.write_text(_environment_text(set(own_env)))
@@ -146,6 +149,32 @@ def _clusterlm_package(version: str) -> Path:
             "  an entry of image.pip or image.env disturbs it: leave it out",
         )
     return Path(lines[0]).parents[1]
+
+
+def _refuse_deaf_stack(found: dict[str, str]) -> None:
+    """What pip has put together must start, and transformers must want the base's torch.
+
+    pip sees neither: pyarrow 26 needs numpy 2 when it is imported, and a transformers that finds
+    torch too old goes on without it.
+    """
+    for name in _STARTED:
+        code = f"import {name} as m; print(getattr(m, 'is_torch_available', lambda: True)())"
+        argv = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd="/", check=False)
+        version = found.get(name, "")
+        if done.returncode:
+            refuse(
+                EXIT_REFUSED,
+                f"{name} {version} does not start in the image",
+                f"  {(done.stderr.strip().splitlines() or ['no output'])[-1]}",
+                f"  an older one may go with this base: image.pip: [{name}<{version}]",
+            )
+        if done.stdout.split()[-1:] == ["False"]:
+            refuse(
+                EXIT_REFUSED,
+                f"{name} {version} finds torch {found['torch']} of the base too old",
+                f"  take an older one, image.pip: [{name}<{version}], or a newer image.base",
+            )
 
 
 def _environment_text(own: set[str]) -> str:

@@ -4,8 +4,9 @@ The rows are nvcr.io/nvidia/pytorch:YY.MM-py3. NVIDIA's own pages (release notes
 24.05, 24.08, 24.10, 25.12 and 26.03, its table of torch by month for Jetson, the image histories of
 25.10 and 26.07, Triton's compatibility table) gave what they could; the rest is what people printed
 where that month's torch runs, often in an image made from this one (`torch.__version__`,
-`torch.version.cuda`). Ubuntu goes by the Python, 22.04 has 3.10 and 24.04 has 3.12. A month that was not found is left out: it is built as well, and the build
-tells. NCCL is None where no source named it. No rule reads CUDA, NCCL or Ubuntu.
+`torch.version.cuda`). Ubuntu goes by the Python, 22.04 has 3.10 and 24.04 has 3.12. A month that
+was not found is left out: it is built as well, and the build tells. NCCL is None where no source
+named it. No rule reads CUDA, NCCL or Ubuntu.
 
 NVIDIA's torch is a build from before its release: 2.5.0a0 counts as older than 2.5, for pip as for
 transformers, which without a word to pip refuses to use a torch that is too old for it.

@@ -26,7 +26,7 @@ def test_a_failing_rank_is_told_within_two_seconds(user: User) -> None:
         assert "gives up on purpose" in row["evidence"]
         assert "3" in row["evidence"]
         end = user.wait_for_end("crash")
-        assert (end["state"], end["cause"], end["code"]) == ("STOPPED", "NO_PROGRESS", 3)
+        assert (end["state"], end["cause"], end["code"]) == ("STOPPED", "RANK_FAILED", 3)
         text, _ = follower.communicate(timeout=20)
         assert "gives up on purpose" in text
     finally:
