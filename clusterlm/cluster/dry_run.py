@@ -203,8 +203,7 @@ def _run(
         tell(f"the dry run failed: {why(status) or status.state.value}")
         tell(f"  look: CLUSTERLM_RUNS_DIR={run.root.parent} clusterlm why {run.name}")
         return 1
-    for line in [*proved(run, small.job), *could_not(asked, small.job, wish.steps)]:
-        tell(line)
+    print("\n".join([*proved(run, small.job), *could_not(asked, small.job, wish.steps)]))
     return 0
 
 
