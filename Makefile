@@ -50,7 +50,8 @@ docs: $(VENV)/.dev
 
 ## The rendered files that the tests compare with.
 golden: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_render.py tests/images/test_dockerfile.py --update-golden
+	$(BIN)/python -m pytest tests/test_render.py tests/images/test_dockerfile.py \
+	  tests/images/test_import.py --update-golden
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || \
