@@ -34,6 +34,7 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.status
 	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.first_step
 
 ## The tests that need neither Slurm nor torch, with the oldest allowed version of every dependency.

@@ -205,6 +205,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("docker")
 
 
+@contextlib.contextmanager
+def started(client: Path) -> Iterator[DockerBed]:
+    """A daemon that runs until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        work, storage = stack.enter_context(_own_folders())
+        bed = DockerBed(work, storage, client)
+        stack.callback(bed.stop)
+        bed.start()
+        bed.remove_containers()
+        yield bed
+
+
 @pytest.fixture(scope="session")
 def docker_bed() -> Iterator[DockerBed]:
     """The daemon for a whole session, without any base image."""
@@ -214,12 +226,7 @@ def docker_bed() -> Iterator[DockerBed]:
     client = find_client()
     if lack or client is None:
         pytest.skip(lack or "no docker client")
-    with contextlib.ExitStack() as stack:
-        work, storage = stack.enter_context(_own_folders())
-        bed = DockerBed(work, storage, client)
-        stack.callback(bed.stop)
-        bed.start()
-        bed.remove_containers()
+    with started(client) as bed:
         yield bed
 
 
