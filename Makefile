@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints/dev.txt
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check bench oldest docs golden bed clean
+.PHONY: quickstart test check bench oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -45,6 +45,15 @@ oldest:
 	  datasets numpy orjson tokenizers pytest pytest-timeout hypothesis
 	.venv-oldest/bin/python -m pytest tests/spec tests/cluster tests/supervise tests/data tests/test_render.py
 
+## The training tests with what goes on the default base image (torch 2.5, numpy 1); gigabytes of CUDA.
+default-base:
+	$(PYTHON) -m venv .venv-default-base
+	.venv-default-base/bin/python -m pip install --quiet --upgrade pip
+	.venv-default-base/bin/python -m pip install --quiet -c constraints/ngc-24.08.txt torch setuptools wheel
+	.venv-default-base/bin/python -m pip install --quiet -c constraints/ngc-24.08.txt -e '.[train]' \
+	  pytest pytest-timeout hypothesis
+	.venv-default-base/bin/python -m pytest tests/train tests/data -o filterwarnings=default
+
 ## Pages that are made from the code.
 docs: $(VENV)/.dev
 	$(BIN)/python -m clusterlm.spec.reference > docs/job-yaml.md
@@ -73,4 +82,4 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-default-base build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
