@@ -76,6 +76,11 @@ class Daemon:
         """TERM, wait, KILL."""
         stop_daemons([self])
 
+    def collect(self) -> None:
+        """Take the exit code of one that has ended; else Python warns of a process left running."""
+        if self._child is not None:
+            self._child.wait(KILL_GRACE_S)
+
     def log_tail(self) -> str:
         """The last lines of what it printed and of its own log."""
         texts = []
@@ -112,6 +117,8 @@ def stop_daemons(daemons: Iterable[Daemon], *, grace_s: float = TERM_GRACE_S) ->
         for daemon in running:
             daemon.send(signal.SIGKILL)
         wait_until(lambda: not _any_alive(running), timeout_s=KILL_GRACE_S, what="they were killed")
+    for daemon in running:
+        daemon.collect()
 
 
 def kill_recorded(work: Path) -> None:
