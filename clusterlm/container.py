@@ -110,7 +110,14 @@ def image_of(job: Job, paths: ImagePaths | None) -> str:
             "the image of this job is not known\n  make it:  clusterlm build-image JOB"
         )
     files = {"docker": paths.tag, "apptainer": str(paths.sif)}
-    return files.get(runtime_of(job), str(paths.squashfs))
+    image = files.get(runtime_of(job), str(paths.squashfs))
+    if runtime_of(job) != "docker" and not _PATH.fullmatch(image):
+        raise ImageError(
+            f"the images folder {str(paths.squashfs.parent)!r} has a character that srun and "
+            "enroot cannot carry\n"
+            "  set CLUSTERLM_IMAGES_DIR to a folder of letters, digits and . _ / @ + = -"
+        )
+    return image
 
 
 def container_of(job: Job, run: RunPaths, recipe: str, image: str) -> Container | None:

@@ -29,11 +29,11 @@ def check(
     loaded = load_job(job, overrides or [])
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
-    if not offline and loaded.job.cluster != "local":
+    if not offline and (loaded.job.cluster != "local" or loaded.job.image):
         from clusterlm.cluster.host import LocalHost
         from clusterlm.cluster.preflight import refuse_impossible
 
-        refuse_impossible(loaded.job, LocalHost())
+        refuse_impossible(loaded.job, LocalHost(), job.name)
     typer.echo(f"{job}: fine")
 
 

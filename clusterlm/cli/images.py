@@ -54,7 +54,11 @@ def build_image(
         for path in write_image_files(loaded):
             typer.echo(str(path))
         return
-    _print_built(loaded, *_build(loaded, pull, no_import), as_json)
+    began = time.time()
+    record, left = _build(loaded, pull, no_import)
+    _print_built(loaded, record, left, as_json)
+    if record and record.built < began and not as_json:
+        typer.echo("nothing to build: it is there, and nothing that it is made of has changed")
 
 
 @images.command("ls")
@@ -101,7 +105,10 @@ def gc(
     keep: Annotated[int, typer.Option("--keep", min=0, help="So many of the newest stay.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
 ) -> None:
-    """Remove all but the newest images, what unfinished runs use, and remains of dead imports."""
+    """Remove what is not needed: old images, and what failed builds and imports have left.
+
+    The newest stay, and every image that a run uses which has not ended.
+    """
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.images import store
 
@@ -150,14 +157,15 @@ def _print_built(job: Job, record: ImageRecord | None, left: str, as_json: bool)
     if record is None:
         typer.echo("nothing to build: the job runs in the current Python, without `image`")
         return
-    torch = f"torch {record.torch}, CUDA {record.cuda}, Python {record.python_version}"
+    cuda = f"CUDA {record.cuda}, " if record.cuda else ""
+    torch = f"torch {record.torch}, {cuda}Python {record.python_version}"
     typer.echo(f"image {record.tag}: {torch}, clusterlm {record.clusterlm}")
     if record.pushed:
         typer.echo(f"  pushed    {record.pushed}")
     if record.file:
         typer.echo(f"  file      {images_dir() / record.file}")
     if left:
-        typer.echo(f"built; not imported: {left}")
+        typer.echo(f"not imported: {left}")
     sys.stdout.flush()
 
 

@@ -73,9 +73,9 @@ def logs(
     rank: Annotated[int | None, typer.Option(min=0, help="Only this rank.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only tracebacks and errors.")] = False,
-    lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="How many lines.")] = 50,
+    lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="Last lines shown.")] = 50,
 ) -> None:
-    """Print the logs of all nodes and ranks as one text."""
+    """Print the logs of all attempts, nodes and ranks as one text."""
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.status import find_run
 

@@ -102,8 +102,8 @@ def cancel(
         return
     for other in done.kept_preprocess_for:
         typer.echo(f"the data job stays: run {other} waits for the same data")
-    how = f"saved step {done.saved_step} and ended" if done.saved_step is not None else "ended"
-    typer.echo(f"{run} {how}; go on with: clusterlm resume {run}")
+    go_on = "" if done.was_done else f"; go on with: clusterlm resume {run}"
+    typer.echo(f"{run} {done.words}{go_on}")
 
 
 def tell(line: str) -> None:

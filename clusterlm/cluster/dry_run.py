@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from clusterlm.cluster.cancel import cancel
 from clusterlm.cluster.dry_run_report import could_not, proved
 from clusterlm.cluster.host import Host
+from clusterlm.cluster.interrupts import deaf, ends_like_ctrl_c
 from clusterlm.cluster.local_gpus import gpus_for
 from clusterlm.cluster.status import supervisor_lives
 from clusterlm.cluster.submit import submit
@@ -25,17 +28,20 @@ from clusterlm.cluster.table import why
 from clusterlm.cluster.watch import follow_run
 from clusterlm.container import runtime_of
 from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import PRIVATE_DIR, RunPaths, runs_dir
 from clusterlm.spec.data import Data, Source
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.load import LoadedJob
-from clusterlm.supervise.allocation import LOCAL_GPUS, LOCAL_NODES
+from clusterlm.supervise.allocation import LOCAL_GPUS, LOCAL_NODES, process_lives
 from clusterlm.supervise.causes import State
 
 SAMPLE = 200
 """Documents of each source."""
 
 FOLDER = ".dry-runs"
+OWNER = "owner.json"
+"""Which process takes the folder away; not there in one that is kept."""
 INTERRUPTED = 130
 
 
@@ -68,19 +74,21 @@ def dry_run(
         ClusterLMError: it cannot be started; the text says why.
     """
     job = loaded.job
-    _refuse_what_cannot_run_here(job, wish)
+    _refuse_what_cannot_run_here(job, wish, loaded.path.name)
     gpus = gpus_for(job, wish.gpus, wish.nodes, host)
     small = small_job(job, wish, num_gpus=len(gpus))
+    _sweep(host)
     folder = _make_folder()
     is_kept = wish.keep
     try:
-        with _as_local_nodes(folder, wish.nodes, gpus):
+        with ends_like_ctrl_c(), _as_local_nodes(folder, wish.nodes, gpus):
             code = _run(replace(loaded, job=small), loaded.job, wish, host, may_build, tell)
         # what failed is left to be read
         is_kept = is_kept or code == 1
         return code
     finally:
         if is_kept:
+            (folder / OWNER).unlink(missing_ok=True)
             tell(f"the dry run's folder stays: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -146,13 +154,13 @@ def _sample(data: Data) -> Data:
     return data.model_copy(update={"sources": small(data.sources), "validation": validation})
 
 
-def _refuse_what_cannot_run_here(job: Job, wish: Wish) -> None:
+def _refuse_what_cannot_run_here(job: Job, wish: Wish, source: str) -> None:
     if job.image and job.image.file:
         text = (
             "a dry run starts the image in docker, and a .sqsh or .sif is none; "
             "leave `file` out and let clusterlm build the image, or write runtime: none"
         )
-        raise SpecError("job.yaml", [Problem("image.file", text)])
+        raise SpecError(source, [Problem("image.file", text)])
     if wish.steps < 1 or wish.nodes not in (1, 2):
         raise ClusterLMError("dry-run: --steps is 1 or more, --nodes 1 or 2")
 
@@ -160,7 +168,21 @@ def _refuse_what_cannot_run_here(job: Job, wish: Wish) -> None:
 def _make_folder() -> Path:
     above = runs_dir() / FOLDER
     above.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
-    return Path(tempfile.mkdtemp(prefix="", dir=above))
+    folder = Path(tempfile.mkdtemp(prefix="", dir=above))
+    me = psutil.Process()
+    write_json(folder / OWNER, {"pid": me.pid, "started": me.create_time()})
+    return folder
+
+
+def _sweep(host: Host) -> None:
+    """End and remove the dry runs whose command was killed before it could."""
+    for note in (runs_dir() / FOLDER).glob(f"*/{OWNER}"):
+        owner = read_json(note) or {}
+        if process_lives(int(owner.get("pid", 0)), owner.get("started")):
+            continue
+        for events in note.parent.glob("runs/*/events.jsonl"):
+            _end(RunPaths(events.parent), host, lambda _: None)
+        shutil.rmtree(note.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -197,7 +219,10 @@ def _run(
     try:
         status = follow_run(run)
     except KeyboardInterrupt:
-        _end(run, host, tell)
+        # a second Ctrl-C would leave the rest
+        with deaf():
+            tell("interrupted: ending the dry run")
+            _end(run, host, tell)
         return INTERRUPTED
     if status.state is not State.DONE:
         tell(f"the dry run failed: {why(status) or status.state.value}")
@@ -208,5 +233,4 @@ def _run(
 
 
 def _end(run: RunPaths, host: Host, tell: Callable[[str], None]) -> None:
-    tell("interrupted: ending the dry run")
     cancel(run, host, now=True, is_running=lambda: supervisor_lives(run), tell=tell)

@@ -19,6 +19,7 @@ from clusterlm.cluster.logs import (
     batch_files,
     files_of,
     newest_lines,
+    phase_of,
 )
 from clusterlm.cluster.records import event_of
 from clusterlm.cluster.run_status import RunStatus
@@ -122,7 +123,7 @@ class Follower:
             return
         newest = attempts[-1]
         seen = (newest.root, sum(1 for _ in newest.exits.glob("rank*.json")))
-        phase = "train" if newest.root.parent.name == "attempts" else "preprocess"
+        phase = phase_of(newest)
         if seen == self._exits_seen or (phase, newest.number) in self._failed:
             return
         self._exits_seen = seen

@@ -43,7 +43,7 @@ def _gpus_here(host: Host) -> list[str]:
         words = (done.err or done.out).strip().splitlines()
         raise ClusterLMError(
             "no GPU to be seen on this machine"
-            + (f" (nvidia-smi: {words[0]})" if words else "")
+            + (f" ({words[0]})" if words else "")
             + "\n  run the dry run on the CPU:  --gpus none"
         )
     return done.out.split()

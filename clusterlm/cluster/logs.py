@@ -5,7 +5,8 @@
     [step] srun: error: ...                  logs/step.log
     [batch] ...                              what the batch step itself printed
 
-Lines carry no time, so the order between files is that of reading. Follow is `follow.py`.
+Lines carry no time, so the order between files is that of reading; attempts stand in their order,
+each under a line that names it. Follow is `follow.py`.
 """
 
 from __future__ import annotations
@@ -98,14 +99,41 @@ def batch_files(run: RunPaths, wanted: Wanted) -> list[LogFile]:
 
 
 def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], dict[Path, int]]:
-    """The last lines of the newest attempt, a fair share of each file, the newest file last.
+    """The last `count` lines of the wanted attempts, the newest attempt last.
+
+    What the newest attempt leaves of `count` goes to the one before, and so on. A run of several
+    attempts says above the lines of each which one begins; these lines are not counted.
 
     Returns:
         The lines, and for each file the offset where following goes on.
     """
     attempts = attempts_of(run, wanted)
-    files = files_of(attempts[-1], wanted) if attempts else []
-    files += batch_files(run, wanted)
+    groups = [files_of(attempt, wanted) for attempt in attempts] or [[]]
+    # a job's batch step outlives its attempts
+    groups[-1] += batch_files(run, wanted)
+    lines: list[str] = []
+    offsets: dict[Path, int] = {}
+    left = count
+    for index in reversed(range(len(groups))):
+        own, ends = _lines_of(groups[index], wanted, left)
+        left -= len(own)
+        if own and len(attempts) > 1:
+            attempt = attempts[index]
+            own.insert(0, f"--- {phase_of(attempt)} attempt {attempt.number} ---")
+        lines = own + lines
+        offsets |= ends
+    return lines, offsets
+
+
+def phase_of(attempt: AttemptPaths) -> Phase:
+    """The phase whose folder the attempt lies in."""
+    return "train" if attempt.root.parent.name == "attempts" else "preprocess"
+
+
+def _lines_of(
+    files: list[LogFile], wanted: Wanted, count: int
+) -> tuple[list[str], dict[Path, int]]:
+    """The last lines of some files, a fair share of each, the newest file last; and their ends."""
     taken = {file.path: _end_of(file, wanted, count) for file in files}
     newest = sorted(files, key=lambda file: _changed(file.path), reverse=True)
     shares = _fair_shares([len(taken[f.path][0]) for f in newest], count)
@@ -117,13 +145,13 @@ def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], 
 
 
 def _end_of(file: LogFile, wanted: Wanted, count: int) -> tuple[list[str], int]:
-    if not wanted.errors:
+    if not wanted.errors or count == 0:
         raw, offset = last_lines(file.path, count)
         return [readable(line) for line in raw], offset
     # errors may stand anywhere: the whole file passes by, the last `count` of them stay
     filtered = ErrorFilter()
     tail = Tail(file.path)
-    kept: deque[str] = deque(maxlen=max(count, 1))
+    kept: deque[str] = deque(maxlen=count)
     kept.extend(line for line in _all_lines(tail) if filtered.passes(line))
     return list(kept), tail.offset
 
@@ -141,7 +169,8 @@ def _fair_shares(lengths: list[int], total: int) -> list[int]:
     """
     shares = [0] * len(lengths)
     left = total
-    by_length = sorted(range(min(len(lengths), total)), key=lambda i: lengths[i])
+    wanting = [index for index, length in enumerate(lengths) if length]
+    by_length = sorted(wanting[:total], key=lambda i: lengths[i])
     for position, index in enumerate(by_length):
         shares[index] = min(lengths[index], left // (len(by_length) - position))
         left -= shares[index]

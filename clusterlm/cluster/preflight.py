@@ -21,8 +21,13 @@ _NO_PYXIS = (
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
 
 
-def refuse_impossible(job: Job, host: Host) -> None:
+def refuse_impossible(job: Job, host: Host, source: str = "job.yaml") -> None:
     """Raise when the cluster can never run the job.
+
+    Args:
+        job: the resolved spec.
+        host: where Slurm and docker are.
+        source: name of its file, for the message.
 
     Raises:
         ImageError: docker is to start the image here, and does not answer.
@@ -30,7 +35,7 @@ def refuse_impossible(job: Job, host: Host) -> None:
         SpecError: partition, node count, time or runtime that the cluster does not have.
     """
     if job.cluster == LOCAL:
-        _refuse_absent_runtime(job, host)
+        _refuse_absent_runtime(job, host, source)
         return
     missing = [p for p in PROGRAMS if not host.has(p)]
     if missing:
@@ -48,9 +53,9 @@ def refuse_impossible(job: Job, host: Host) -> None:
         ) from error
     problems = problems_on(job, there)
     if problems:
-        raise SpecError("job.yaml", problems)
+        raise SpecError(source, problems)
     if job.runtime == "pyxis" and not has_pyxis(host):
-        raise SpecError("job.yaml", [Problem("image.runtime", _NO_PYXIS)])
+        raise SpecError(source, [Problem("image.runtime", _NO_PYXIS)])
 
 
 def has_pyxis(host: Host) -> bool:
@@ -58,7 +63,7 @@ def has_pyxis(host: Host) -> bool:
     return "--container-image" in host.run(["srun", "--help"]).out
 
 
-def _refuse_absent_runtime(job: Job, host: Host) -> None:
+def _refuse_absent_runtime(job: Job, host: Host, source: str) -> None:
     """What starts the container must be on this machine when the phases run on it."""
     runtime = job.runtime
     if runtime == "docker":
@@ -69,7 +74,7 @@ def _refuse_absent_runtime(job: Job, host: Host) -> None:
         programs = [runtime, "singularity"] if runtime == "apptainer" else [runtime]
         if not any(host.has(program) for program in programs):
             text = f"{runtime} is not on this machine; install it, or take docker, or none"
-            raise SpecError("job.yaml", [Problem("image.runtime", text)])
+            raise SpecError(source, [Problem("image.runtime", text)])
 
 
 def _words_of_docker(done: Completed) -> str:

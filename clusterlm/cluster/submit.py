@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import getpass
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.images.of_job import Ready, planned_image, ready_image
+from clusterlm.cluster.interrupts import deaf
 from clusterlm.cluster.preflight import claim_is_alive, refuse_impossible
 from clusterlm.cluster.run_folder import (
     Resolved,
@@ -40,8 +40,6 @@ from clusterlm.render import Launch, refuse_unsafe_folder, render_run, render_sb
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
-
-QUIET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def submit(
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
     refuse_taken_name(run)
-    refuse_impossible(job, host)
+    refuse_impossible(job, host, loaded.path.name)
     # what costs nothing to find out comes before an image is built
     secrets = secret_values(job)
     parts = describe(job.data) if job.data else None
@@ -194,22 +192,9 @@ def _refuse_another_model(run: RunPaths, job: Job) -> None:
 
 
 def _send(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
-    with _uninterrupted():
+    # Ctrl-C or a closed terminal waits for the second that this takes: no half chains
+    with deaf():
         return _send_whole(run, job, fingerprint, host)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C or a closed terminal waits for the second that this takes: no half chains.
-
-    Ignored and not handled, so that sbatch, which gets the same signal, ignores it too.
-    """
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in QUIET}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:

@@ -17,13 +17,15 @@ from clusterlm.node.image_build import (
     CONSTRAINTS,
     EXIT_REFUSED,
     ROOT,
+    TOPS,
     apt_versions,
     distributions,
+    files_below,
+    guarded_files,
     hashes,
     is_guarded,
     refuse,
     secret_env,
-    torch_files,
 )
 
 # what pip takes in a constraint; other versions are compared by `verify` alone
@@ -53,7 +55,8 @@ def record_base(name: str) -> None:
         "guarded": guarded,
         "distributions": found,
         "apt": apt_versions(),
-        "files": hashes(torch_files()),
+        "tops": [top for top in TOPS if files_below(top)],
+        "files": hashes(guarded_files()),
     }
     BASE.write_text(json.dumps(base))
     print(f"base: Python {base['python']}, " + ", ".join(lines), flush=True)

@@ -17,7 +17,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,13 @@ class Seen:
     code_digest: str
     torch: str | None = None
     """None: not imported, or not there."""
+    torch_file: str = ""
     cuda: str | None = None
     nccl: str | None = None
     num_gpus: int = 0
     gpu_error: str = ""
+    fault: str = ""
+    """Why torch was imported and could not be looked at."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,11 +62,19 @@ def main(argv: Sequence[str]) -> int:
         record = _read_record()
         seen = look(with_torch=not asked.light and record.get("torch") is not None)
         refuse_wrong_image(asked, record, seen)
+        line = describe(record, seen)
     except WrongImage as wrong:
-        print(f"{image_build.MARKER}{wrong}", file=sys.stderr, flush=True)
-        return EXIT_IMAGE
-    print(describe(record, seen), flush=True)
+        return _refuse(str(wrong))
+    # a broken image may raise anything, SystemExit as well
+    except (Exception, SystemExit) as error:
+        return _refuse(f"looking at it failed: {_in_one_line(error)}; {_mend()}")
+    print(line, flush=True)
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"{image_build.MARKER}{reason}", file=sys.stderr, flush=True)
+    return EXIT_IMAGE
 
 
 def refuse_wrong_image(asked: argparse.Namespace, record: dict[str, Any], seen: Seen) -> None:
@@ -83,18 +94,32 @@ def refuse_wrong_image(asked: argparse.Namespace, record: dict[str, Any], seen: 
             f"it was made from recipe {made_of[:16]}, the run asks for {asked.recipe[:16]}; "
             + _mend()
         )
-    if seen.torch is not None and seen.torch != record["torch"]:
-        raise WrongImage(
-            f"torch is {seen.torch}, the base brought {record['torch']}: something on this node or "
-            f"in the job's env puts another torch before it (PYTHONPATH?); else {_mend()}"
-        )
-    if seen.torch is not None and seen.num_gpus < asked.gpus:
+    if seen.torch is None:
+        return
+    _refuse_other_torch(record, seen)
+    if seen.num_gpus < asked.gpus:
         raise WrongImage(
             f"{seen.num_gpus} of {asked.gpus} GPUs are seen on {os.uname().nodename}"
             + (f" ({seen.gpu_error})" if seen.gpu_error else "")
             + "; look at nvidia-smi there, and at what gives the container its GPUs (docker: the "
             "NVIDIA toolkit; pyxis and enroot: libnvidia-container; apptainer: --nv)"
         )
+
+
+def _refuse_other_torch(record: dict[str, Any], seen: Seen) -> None:
+    before = f"something puts another torch before it: PYTHONPATH, a .pth file; else {_mend()}"
+    there = record.get("torch_file")
+    if there and not _is_same_file(seen.torch_file, str(there)):
+        found = seen.torch_file or "a folder without code"
+        raise WrongImage(f"torch is {found}, the base's is {there}: {before}")
+    if seen.torch != record["torch"]:
+        raise WrongImage(f"torch is {seen.torch}, the base brought {record['torch']}: {before}")
+    if seen.fault:
+        raise WrongImage(f"torch cannot be looked at: {seen.fault}; {_mend()}")
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _mend() -> str:
@@ -127,19 +152,26 @@ def look(*, with_torch: bool) -> Seen:
         return Seen(version, digest)
     try:
         torch = importlib.import_module("torch")
-    except Exception as error:
-        last = (str(error).splitlines() or [""])[0]
-        raise WrongImage(f"torch does not start: {type(error).__name__}: {last}") from error
-    count, fault = _count_gpus(torch)
-    return Seen(
-        version,
-        digest,
-        torch=str(torch.__version__),
-        cuda=torch.version.cuda,
-        nccl=_nccl_version(torch),
-        num_gpus=count,
-        gpu_error=fault,
-    )
+    except (Exception, SystemExit) as error:
+        raise WrongImage(f"torch does not start: {_in_one_line(error)}") from error
+    return _with_torch(Seen(version, digest), torch)
+
+
+def _with_torch(seen: Seen, torch: Any) -> Seen:
+    # first whose it is: another torch may lack all the rest
+    file = str(getattr(torch, "__file__", None) or "")
+    seen = replace(seen, torch=str(getattr(torch, "__version__", "unknown")), torch_file=file)
+    try:
+        count, fault = _count_gpus(torch)
+        cuda = torch.version.cuda
+    except (Exception, SystemExit) as error:
+        return replace(seen, fault=_in_one_line(error))
+    return replace(seen, cuda=cuda, nccl=_nccl_version(torch), num_gpus=count, gpu_error=fault)
+
+
+def _in_one_line(error: BaseException) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
 
 
 def _count_gpus(torch: Any) -> tuple[int, str]:

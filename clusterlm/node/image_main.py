@@ -56,4 +56,6 @@ if __name__ == "__main__":
     package = ModuleType("clusterlm")
     package.__path__ = [str(Path(__file__).resolve().parent / "clusterlm")]
     sys.modules["clusterlm"] = package
+    # a variable would reach what `verify` writes down as the image's environment
+    sys.dont_write_bytecode = True
     main()

@@ -15,7 +15,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -25,10 +26,12 @@ from clusterlm.node.image_build import (
     CONSTRAINTS,
     EXIT_REFUSED,
     EXIT_REPLACED,
+    allows,
     canonical,
+    name_of,
     refuse,
     secret_env,
-    secret_files,
+    secret_values,
 )
 
 CACHE = Path("/root/.cache/pip")
@@ -39,16 +42,22 @@ _SHORTEST_SECRET = 4
 # "    evilpkg 1.0 depends on torch==2.9.9"; with an extra: "peft[x] 1.0 depends on ..."
 _DEPENDS = re.compile(r"^\s+(\S+ \S+) depends on (.+)$", re.MULTILINE)
 _ASKED = re.compile(r"^\s+The user requested (\(constraint\) )?(.+)$", re.MULTILINE)
-# "Collecting evilpkg (from good->-r requirements.txt (line 1))", from a folder "Processing
+# "Collecting evilpkg (from good>=1->-r requirements.txt (line 1))", from a folder "Processing
 # /wheelhouse/evilpkg-1.0-py3-none-any.whl (from good->...)"; pip before 23.1 says no "from"
 _COLLECTING = re.compile(
     r"^(?:Collecting|Processing) (?:\S*/)?([\w.-]+?)(?:-\d\S*)?(?:[ =<>!~;\[].*)?"
-    r" \(from (?!-r)([\w.-]*\w)",
+    r" \(from (?!-r)(.+)\)$",
     re.MULTILINE,
 )
+# the parent of the one that conflicts: all that pip before 23.1 says of where it comes from
+_TRIGGER = re.compile(r"^ERROR: Cannot install ([\w.-]+) because", re.MULTILINE)
 _NO_VERSION = re.compile(
     r"Could not find a version that satisfies the requirement (.+?)"
     r"(?: \(from (?!versions)(.+?)\))? \(from versions: (.*)\)"
+)
+# since pip 25.1, below a conflict: one name a line
+_NOWHERE = re.compile(
+    r"no matching distributions available for your environment:\n((?:    \S+\n?)+)"
 )
 _OTHER_PYTHON = re.compile(r"require[s]? a different python", re.IGNORECASE)
 _UNREACHABLE = re.compile(
@@ -76,7 +85,8 @@ def install(what: str, *, wheelhouse: str | None, no_deps: bool) -> None:
         argv += ["--find-links", wheelhouse]
     if not os.path.ismount(CACHE):
         argv += ["--no-cache-dir"]
-    argv += ["--no-deps", what] if no_deps else ["-r", what]
+    # an extra may have brought a clusterlm of the same version, which pip would leave
+    argv += ["--no-deps", "--force-reinstall", what] if no_deps else ["-r", what]
     secrets = secret_texts(secret_values())
     code, output = _run(argv, _pip_env(), secrets)
     while code and (names := _give_way(output)):
@@ -84,23 +94,26 @@ def install(what: str, *, wheelhouse: str | None, no_deps: bool) -> None:
         code, output = _run(argv, _pip_env(), secrets)
     if code:
         base = json.loads(BASE.read_text())
-        exit_code, lines = explain(output, base, has_wheelhouse=wheelhouse is not None)
+        written = () if no_deps else Path(what).read_text().splitlines()
+        exit_code, lines = explain(
+            output, base, has_wheelhouse=wheelhouse is not None, written=written
+        )
         refuse(exit_code, *lines)
 
 
 def _give_way(output: str) -> list[str]:
     """Take out of the base's pins those that this conflict names; says which."""
-    held = {_name(line) for line in CONSTRAINTS.read_text().splitlines()}
-    wishes = {_name(wish) for who, wish in _DEPENDS.findall(output)}
-    wishes |= {_name(wish) for is_constraint, wish in _ASKED.findall(output) if not is_constraint}
-    pins = {_name(wish) for is_constraint, wish in _ASKED.findall(output) if is_constraint}
+    held = {name_of(line) for line in CONSTRAINTS.read_text().splitlines()}
+    wishes = {name_of(wish) for who, wish in _DEPENDS.findall(output)}
+    wishes |= {name_of(wish) for is_constraint, wish in _ASKED.findall(output) if not is_constraint}
+    pins = {name_of(wish) for is_constraint, wish in _ASKED.findall(output) if is_constraint}
     if wishes & held:
         # about torch: no other pin is at fault
         return []
     lines = BASE_CONSTRAINTS.read_text().splitlines()
-    left = [line for line in lines if _name(line) not in (pins & wishes)]
+    left = [line for line in lines if name_of(line) not in (pins & wishes)]
     BASE_CONSTRAINTS.write_text("".join(f"{line}\n" for line in left))
-    return sorted({_name(line) for line in lines} - {_name(line) for line in left})
+    return sorted({name_of(line) for line in lines} - {name_of(line) for line in left})
 
 
 def _pip_env() -> dict[str, str]:
@@ -135,11 +148,6 @@ def _run(argv: list[str], env: dict[str, str], secrets: list[str]) -> tuple[int,
     return pip.returncode, "".join(lines)
 
 
-def secret_values() -> list[str]:
-    """The values of this build's secrets."""
-    return [p.read_text(errors="replace").rstrip("\n") for p in secret_files()]
-
-
 def secret_texts(values: Iterable[str]) -> list[str]:
     """Every form in which pip may print a secret, the longest first.
 
@@ -164,15 +172,25 @@ def blotted(text: str, secrets: list[str]) -> str:
 
 
 def explain(
-    output: str, base: dict[str, object], *, has_wheelhouse: bool
+    output: str, base: dict[str, object], *, has_wheelhouse: bool, written: Sequence[str] = ()
 ) -> tuple[int, tuple[str, ...]]:
-    """Exit code and message for pip's failure, from what it printed."""
+    """Exit code and message for pip's failure, from what it printed.
+
+    Args:
+        output: all that pip printed.
+        base: base.json.
+        has_wheelhouse: pip took everything from a folder.
+        written: the lines of the requirements file.
+    """
     guarded = base["guarded"]
     assert isinstance(guarded, dict)
-    asked = [(who, wish) for who, wish in _wishes(output) if _name(wish) in guarded]
+    asked = [(who, wish) for who, wish in _wishes(output) if name_of(wish) in guarded]
+    asked = [(who, wish) for who, wish in asked if not allows(wish, guarded[name_of(wish)])]
     if asked:
-        return EXIT_REPLACED, _replaced(output, asked, base, guarded)
-    if conflict := _conflict(output):
+        return EXIT_REPLACED, _replaced(output, asked, base, written)
+    missing = _NO_VERSION.search(output)
+    absent = (missing[1], missing[2], missing[3]) if missing else _absent(output)
+    if absent is None and (conflict := _conflict(output)):
         return EXIT_REFUSED, conflict
     if "Cannot find command 'git'" in output:
         return EXIT_REFUSED, ("a package comes from git, and the image has none", _ADD_GIT)
@@ -187,8 +205,8 @@ def explain(
             "  a mirror: its URL as the build secret PIP_INDEX_URL (image.build_secrets)",
             "  no network at all: a folder of wheels as image.wheelhouse",
         )
-    if missing := _NO_VERSION.search(output):
-        return EXIT_REFUSED, _missing(missing, output, base, has_wheelhouse)
+    if absent:
+        return EXIT_REFUSED, _missing(absent, output, base, has_wheelhouse)
     errors = [line.strip() for line in output.splitlines() if "error" in line.lower()]
     return EXIT_REFUSED, ("pip failed", *(f"  {line}" for line in errors[-3:]))
 
@@ -203,15 +221,19 @@ def _wishes(output: str) -> list[tuple[str, str]]:
 
 
 def _replaced(
-    output: str, asked: list[tuple[str, str]], base: dict[str, object], guarded: dict[str, str]
+    output: str, asked: list[tuple[str, str]], base: dict[str, object], written: Sequence[str]
 ) -> tuple[str, ...]:
-    names = sorted({_name(wish) for _, wish in asked})
+    guarded = base["guarded"]
+    assert isinstance(guarded, dict)
+    names = sorted({name_of(wish) for _, wish in asked})
     packages = sorted({who.split(" ")[0].split("[")[0] for who, _ in asked})
-    parents = {canonical(name): parent for name, parent in _COLLECTING.findall(output)}
+    parents = _parents(output)
+    as_written = {name_of(line): line.strip() for line in written}
     rows = []
     for who, wish in asked:
-        parent = parents.get(_name(who))
-        rows.append(f"  {who} wants {wish}" + (f" ({parent} asks for it)" if parent else ""))
+        top = _top(name_of(who), parents)
+        by = "" if top == name_of(who) else f" ({as_written.get(top, top)} asks for it)"
+        rows.append(f"  {who} wants {wish}{by}")
     return (
         f"{', '.join(packages)} would replace the base's {', '.join(names)}",
         *rows,
@@ -219,6 +241,49 @@ def _replaced(
         f"  choose a version of {', '.join(packages)} that goes with the base, leave it out, or"
         " choose a base that has what it wants",
     )
+
+
+def _parents(output: str) -> dict[str, str]:
+    """Who asked for a package first, by name."""
+    parents: dict[str, str] = {}
+    for name, chain in _COLLECTING.findall(output):
+        # "evilpin==1.0->eviluser->-r requirements.txt (line 1)"; old pips stop after the first
+        links = [link for link in chain.split("->") if not link.startswith("-r ")]
+        for child, parent in pairwise([name, *links]):
+            parents.setdefault(name_of(child), name_of(parent))
+    whos = {name_of(who) for who, _ in _DEPENDS.findall(output)}
+    if len(whos) == 1 and (trigger := _TRIGGER.search(output)):
+        parents.setdefault(whos.pop(), name_of(trigger[1]))
+    return parents
+
+
+def _top(name: str, parents: dict[str, str]) -> str:
+    """The requirement of the file that brings `name`."""
+    seen = {name}
+    while (parent := parents.get(name)) and parent not in seen:
+        seen.add(parent)
+        name = parent
+    return name
+
+
+def _absent(output: str) -> tuple[str, str, str] | None:
+    """A requirement that no package at hand fulfils, though pip speaks of a conflict.
+
+    pip does so when two want the same: `numpy==1.26` that no index has, beside `numpy>=1.17`.
+    """
+    wishes = [("", wish) for is_constraint, wish in _ASKED.findall(output) if not is_constraint]
+    wishes += [(who.split(" ")[0], wish) for who, wish in _DEPENDS.findall(output)]
+    bounds = [wish for _, wish in wishes]
+    bounds += [wish for is_constraint, wish in _ASKED.findall(output) if is_constraint]
+    nowhere = _NOWHERE.search(output)
+    names = {canonical(name) for name in nowhere.group(1).split()} if nowhere else set()
+    is_about_one = len({name_of(bound) for bound in bounds}) == 1
+    for who, wish in wishes:
+        pinned = re.fullmatch(r"[^=<>!~;,]+===?\s*([^\s,;*]+)", wish.partition(";")[0].strip())
+        fits = is_about_one and pinned and all(allows(other, pinned[1]) for other in bounds)
+        if fits or name_of(wish) in names:
+            return wish, who, ""
+    return None
 
 
 def _conflict(output: str) -> tuple[str, ...] | None:
@@ -239,21 +304,17 @@ def _conflict(output: str) -> tuple[str, ...] | None:
 
 
 def _missing(
-    found: re.Match[str], output: str, base: dict[str, object], has_wheelhouse: bool
+    absent: tuple[str, str, str], output: str, base: dict[str, object], has_wheelhouse: bool
 ) -> tuple[str, ...]:
-    wish, who, versions = found.groups()
+    wish, who, versions = absent
     newest = versions.split(", ")[-1]
     rows = [f"pip finds no {wish}" + (f", which {who} wants" if who else "")]
     if _OTHER_PYTHON.search(output):
         rows.append(f"  other versions want another Python; the base has {base['python']}")
     if newest and newest != "none":
-        rows.append(f"  the newest that goes with this base: {_name(wish)}=={newest}")
+        rows.append(f"  the newest that goes with this base: {name_of(wish)}=={newest}")
     elif has_wheelhouse:
         rows.append(f"  put a wheel of it for Python {base['python']} into image.wheelhouse")
     else:
         rows.append("  look at its spelling, and at which versions the index has")
     return tuple(rows)
-
-
-def _name(requirement: str) -> str:
-    return canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import base64
 import ctypes
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -23,17 +25,20 @@ from clusterlm.node.image_build import (
     ENVIRONMENT,
     EXIT_REFUSED,
     EXIT_REPLACED,
+    NO_BYTECODE,
     PYTHON,
     RECORD,
     ROOT,
     apt_versions,
     canonical,
     code_digest,
+    code_files,
     distributions,
+    files_below,
     hashes,
+    name_of,
     refuse,
     secret_files,
-    torch_files,
 )
 
 # of the build and not of the image; LC_CTYPE is Python's own doing
@@ -64,6 +69,7 @@ def verify_image(recipe: str, version: str, own_env: Iterable[str]) -> None:
     _refuse_other_files(base)
     _refuse_other_apt(base)
     package = _clusterlm_package(version)
+    _refuse_guests(package)
     _refuse_deaf_stack(found)
     PYTHON.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     PYTHON.chmod(0o755)
@@ -76,6 +82,7 @@ def verify_image(recipe: str, version: str, own_env: Iterable[str]) -> None:
         "python": sys.executable,
         "python_version": platform.python_version(),
         "torch": found["torch"],
+        "torch_file": _torch_file(),
         "cuda": _cuda_version(),
         "nccl": _nccl_version(base),
         "guarded": base["guarded"],
@@ -92,7 +99,7 @@ def _refuse_other_versions(base: dict[str, Any], found: dict[str, str]) -> None:
         if has == had:
             continue
         new = [n for n, v in found.items() if base["distributions"].get(n) != v and n != name]
-        wants = [(n, w) for n in new for w in _requirements(n) if canonical(_name(w)) == name]
+        wants = [(n, w) for n in new for w in _requirements(n) if name_of(w) == name]
         refuse(
             EXIT_REPLACED,
             f"{name} {had} of the base was "
@@ -105,20 +112,25 @@ def _refuse_other_versions(base: dict[str, Any], found: dict[str, str]) -> None:
 
 
 def _refuse_other_files(base: dict[str, Any]) -> None:
-    has = hashes(torch_files())
+    has = hashes(base["files"])
     changed = sorted(f for f, digest in base["files"].items() if has.get(f) != digest)
-    changed += sorted(has.keys() - base["files"].keys())
+    added = {top: files_below(top) - base["files"].keys() for top in base["tops"]}
+    changed += sorted(set().union(*added.values()))
     if not changed:
         return
-    culprits = _owners(changed)
-    who = ", ".join(sorted(culprits)) if culprits else "a package that lists no files"
-    rows = changed[:5] + ([f"and {len(changed) - 5} more"] if len(changed) > 5 else [])
+    owners = _owners(changed)
+    whose = {name for name in owners if name in base["guarded"]}
+    # a package of the base may share a file with a guarded one
+    new = {n: v for n, v in owners.items() if n not in whose}
+    new = {n: v for n, v in new.items() if base["distributions"].get(n) != v} or new
+    whose |= {top for top, files in added.items() if files}
+    what = ", ".join(sorted(whose)) or "torch"
     refuse(
         EXIT_REPLACED,
-        f"{who} wrote into the torch of the base",
-        *(f"  {row}" for row in rows),
+        f"{_told(new)} wrote into the {what} of the base",
+        *_first(changed),
         f"  the base {base['name']} has torch {base['guarded']['torch']}",
-        "  leave that package out, or ask its authors for a version that stays out of torch",
+        f"  leave that package out, or ask its authors for a version that stays out of {what}",
     )
 
 
@@ -138,7 +150,7 @@ def _clusterlm_package(version: str) -> Path:
     # in a process of its own: in this one, `clusterlm` is the folder of the steps
     code = "import clusterlm.cli as c; print(c.__file__); print(clusterlm.__version__)"
     argv = [sys.executable, "-c", f"import clusterlm; {code}"]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd="/", check=False)
+    done = _start(argv)
     lines = done.stdout.splitlines()
     if done.returncode or len(lines) != 2 or lines[1] != version:
         errors = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
@@ -151,6 +163,33 @@ def _clusterlm_package(version: str) -> Path:
     return Path(lines[0]).parents[1]
 
 
+def _start(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **NO_BYTECODE}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, cwd="/", check=False)
+
+
+def _refuse_guests(package: Path) -> None:
+    """Only clusterlm's own files are in its folder: each run compares their digest."""
+    dist = importlib.metadata.distribution("clusterlm")
+    own = {os.path.realpath(str(dist.locate_file(f))): f.hash for f in dist.files or []}
+    guests = []
+    for path in code_files(package).values():
+        stated = own.get(os.path.realpath(path))
+        # "sha256=" and unpadded base64
+        has = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=")
+        if stated is None or stated.value != has.decode():
+            guests.append(str(path))
+    if guests:
+        owners = {n: v for n, v in _owners(guests).items() if n != "clusterlm"}
+        refuse(
+            EXIT_REFUSED,
+            f"{_told(owners)} wrote into clusterlm's own package",
+            *_first(guests),
+            "  no run would start in that image: leave that package out of image.pip and"
+            " image.requirements, or choose a base without it",
+        )
+
+
 def _refuse_deaf_stack(found: dict[str, str]) -> None:
     """What pip has put together must start, and transformers must want the base's torch.
 
@@ -160,7 +199,7 @@ def _refuse_deaf_stack(found: dict[str, str]) -> None:
     for name in _STARTED:
         code = f"import {name} as m; print(getattr(m, 'is_torch_available', lambda: True)())"
         argv = [sys.executable, "-W", "ignore", "-c", code]
-        done = subprocess.run(argv, capture_output=True, text=True, cwd="/", check=False)
+        done = _start(argv)
         version = found.get(name, "")
         if done.returncode:
             refuse(
@@ -221,27 +260,38 @@ def _requirements(name: str) -> list[str]:
     return [w for w in wanted if "extra ==" not in w]
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-
-
-def _owners(files: list[str]) -> set[str]:
-    """Distributions other than torch whose RECORD lists one of these files."""
+def _owners(files: list[str]) -> dict[str, str]:
+    """Name and version of the distributions whose RECORD lists one of these files."""
     wanted = {os.path.realpath(f) for f in files}
-    found = set()
+    leaves = {os.path.basename(f) for f in files}
+    found = {}
     for dist in importlib.metadata.distributions():
-        name = dist.metadata["Name"] or ""
-        if canonical(name) != "torch" and any(
-            os.path.realpath(str(dist.locate_file(f))) in wanted for f in dist.files or []
-        ):
-            found.add(f"{name} {dist.version}")
+        listed = (f for f in dist.files or [] if f.name in leaves)
+        if any(os.path.realpath(str(dist.locate_file(f))) in wanted for f in listed):
+            found[canonical(dist.metadata["Name"] or "")] = dist.version
     return found
+
+
+def _told(owners: dict[str, str]) -> str:
+    named = ", ".join(f"{name} {version}" for name, version in sorted(owners.items()))
+    return named or "a package that lists no files"
+
+
+def _first(files: list[str]) -> list[str]:
+    rows = [f"  {file}" for file in files[:5]]
+    return rows + ([f"  and {len(files) - 5} more"] if len(files) > 5 else [])
+
+
+def _torch_file() -> str | None:
+    """Where `import torch` finds it, here and in a run."""
+    spec = importlib.util.find_spec("torch")
+    return spec.origin if spec else None
 
 
 def _cuda_version() -> str | None:
     """What torch says in its version.py; importing torch takes seconds and may need a GPU."""
-    spec = importlib.util.find_spec("torch")
-    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    torch = _torch_file()
+    file = Path(torch).with_name("version.py") if torch else None
     if file is None or not file.is_file():
         return None
     # cuda: Optional[str] = '12.6'

@@ -53,7 +53,7 @@ class Survey(NamedTuple):
     rejected: list[Rejected]
 
 
-def seal(folder: Path, step: int, attempt: int) -> Path:
+def seal(folder: str | Path, step: int, attempt: int) -> Path:
     """Hash every file of `folder` and write its MANIFEST last; returns the path of the MANIFEST.
 
     Call it on one rank, after all ranks have written.
@@ -61,6 +61,7 @@ def seal(folder: Path, step: int, attempt: int) -> Path:
     Raises:
         SealError: nothing to seal, a file cannot be read, or it changed meanwhile.
     """
+    folder = Path(folder)
     manifest = folder / MANIFEST
     manifest.unlink(missing_ok=True)
     files = measure_files(folder)
@@ -69,12 +70,13 @@ def seal(folder: Path, step: int, attempt: int) -> Path:
     return manifest
 
 
-def verify(folder: Path, *, full: bool = True) -> str | None:
+def verify(folder: str | Path, *, full: bool = True) -> str | None:
     """What is wrong with the checkpoint, None when it is whole.
 
     Without `full` the files' presence and sizes must do; with it every byte is read. Files that
     the MANIFEST does not list are nobody's business.
     """
+    folder = Path(folder)
     manifest = read_json(folder / MANIFEST)
     if manifest is None:
         return f"no readable {MANIFEST}"
@@ -86,10 +88,10 @@ def verify(folder: Path, *, full: bool = True) -> str | None:
     return find_wrong_size(folder, files) or (find_wrong_content(folder, files) if full else None)
 
 
-def newest_verified(root: Path, *, full: bool = True) -> Survey:
+def newest_verified(root: str | Path, *, full: bool = True) -> Survey:
     """Look from the newest down to the first that is whole, which is the one to resume from."""
     rejected: list[Rejected] = []
-    for path in _newest_first(root):
+    for path in _newest_first(Path(root)):
         reason = verify(path, full=full)
         if reason is None:
             return Survey(path, rejected)
@@ -97,13 +99,13 @@ def newest_verified(root: Path, *, full: bool = True) -> Survey:
     return Survey(None, rejected)
 
 
-def newest_step(root: Path) -> int | None:
+def newest_step(root: str | Path) -> int | None:
     """How far the run has come, by MANIFESTs and sizes alone: cheap enough for every look."""
     newest = newest_verified(root, full=False).newest
     return _step_of(newest) if newest else None
 
 
-def newest_unsealed(root: Path, *, now: float | None = None) -> Path | None:
+def newest_unsealed(root: str | Path, *, now: float | None = None) -> Path | None:
     """For scripts that do not seal: the highest checkpoint that nobody writes to any more.
 
     A folder `checkpoint-<N>` or file `checkpoint-<N>[.pt]` in which nothing has changed for 5 s,
@@ -111,7 +113,7 @@ def newest_unsealed(root: Path, *, now: float | None = None) -> Path | None:
     left out). That is a guess: a save that pauses for longer looks whole.
     """
     moment = time.time() if now is None else now
-    for path in _newest_first(root, files_too=True):
+    for path in _newest_first(Path(root), files_too=True):
         if (path / MANIFEST).exists():
             # sealed: whole ones are found by their seal, broken ones by nobody
             continue
@@ -121,14 +123,15 @@ def newest_unsealed(root: Path, *, now: float | None = None) -> Path | None:
     return None
 
 
-def quarantine(folder: Path, reason: str) -> Path:
+def quarantine(folder: str | Path, reason: str) -> Path:
     """Rename to `<name>.broken-<n>`: nobody resumes from it then. BROKEN.json holds the reason."""
+    folder = Path(folder)
     write_json(folder / "BROKEN.json", {"reason": reason, "time": time.time()})
     asides = (folder.with_name(f"{folder.name}.broken-{number}") for number in itertools.count(1))
     return folder.rename(next(aside for aside in asides if not aside.exists()))
 
 
-def prune(root: Path, keep: int, *, full: bool = False) -> list[Path]:
+def prune(root: str | Path, keep: int, *, full: bool = False) -> list[Path]:
     """Remove sealed checkpoints older than the newest `keep` whole ones; returns what was removed.
 
     While fewer than `keep` are whole nothing is removed. Checkpoints without a MANIFEST stay.
@@ -138,7 +141,7 @@ def prune(root: Path, keep: int, *, full: bool = False) -> list[Path]:
         raise ValueError(f"keep={keep}: at least one checkpoint must stay")
     num_whole = 0
     removed = []
-    for path in _newest_first(root):
+    for path in _newest_first(Path(root)):
         if not (path / MANIFEST).is_file():
             continue
         if num_whole == keep:

@@ -30,6 +30,12 @@ OF_EVERY_BASE = r"torch|torchvision|torchaudio|(pytorch-)?triton|nvidia-(?!ml-py
 OF_NVIDIAS_BASE = r"flash-attn|transformer-engine(-.+)?|apex|torch-tensorrt"
 OF_THE_BASE_BY_APT = r"(python3-torch|nvidia-|libnvidia-|cuda|libcudnn|libnccl).*"
 
+BROUGHT = {
+    "python": "the base decides Python: choose another image.base",
+    "clusterlm": "clusterlm comes by itself, the version that you run; leave it out",
+}
+"""What no requirement of the user's can choose."""
+
 OWN_TARGETS = ("/opt/clusterlm", "/proc", "/sys", "/dev")
 """Folders of an image, with all below them, that nothing may be mounted over."""
 LARGEST_REQUIREMENTS = 2**20
@@ -91,7 +97,7 @@ def import_has_what_it_needs(job: Job) -> Iterator[Problem]:
 
 
 def image_never_replaces_torch(job: Job) -> Iterator[Problem]:
-    """The base brings torch and CUDA, built for each other."""
+    """The base brings Python, torch and CUDA, built for each other; clusterlm brings itself."""
     if job.image is None:
         return
     reason = "comes with the base image, built for its CUDA; leave it out, or choose another base"
@@ -99,7 +105,9 @@ def image_never_replaces_torch(job: Job) -> Iterator[Problem]:
     pattern = f"{OF_EVERY_BASE}|{OF_NVIDIAS_BASE}" if is_nvidias else OF_EVERY_BASE
     for wish in _wishes(job.image):
         name = requirements.name_of(wish.text)
-        if re.fullmatch(pattern, name):
+        if name in BROUGHT:
+            yield Problem(wish.where, f"{wish.lead}{BROUGHT[name]}")
+        elif re.fullmatch(pattern, name):
             yield Problem(wish.where, f"{wish.lead}{name} {reason}")
     for number, package in enumerate(job.image.apt):
         name = package.partition("=")[0]

@@ -9,11 +9,15 @@ LAUNCHER_NAME = (
     r"|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
 )
 BASE_NAME = (
-    r"PATH|LD_LIBRARY_PATH|HOME|PYTHONHOME|BASH_ENV|ENV"
+    r"PATH|LD_LIBRARY_PATH|HOME|PYTHON(HOME|PATH|USERBASE|STARTUP)|BASH_ENV|ENV"
+    # bash's own: some cannot be set again, and others end every script
+    r"|BASH.*|SHELLOPTS|PPID|UID|EUID|GROUPS|OPTIND|OPTARG|IFS|PS4|POSIXLY_CORRECT"
     r"|PIP_(CONSTRAINT|TARGET|PREFIX|ROOT|USER|NO_DEPS|REQUIREMENT)"
 )
 """What an image cannot do without, or what would lead pip around the guard of torch."""
-SECRET_NAME = r"(?i).*_(TOKEN|API_KEY|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|PASSWORD)"
+SECRET_NAME = (
+    r"(?i)(.*_)?(TOKEN|API_KEY|APIKEY|SECRET|SECRET_KEY|SECRET_ACCESS_KEY|PASSWORD|PASSWD)"
+)
 # what tokens look like: with the sign of their issuer, or (where a name should be) long and random
 TOKEN = r"(hf_|ghp_|gho_|github_pat_|glpat-|sk-|xox[bp]-)\S{16,}"
 RANDOM = r"[0-9a-f]{32,}|[A-Za-z0-9]{40,}"

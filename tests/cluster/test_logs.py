@@ -48,30 +48,61 @@ def test_lines_say_whose_they_are(tmp_path: Path) -> None:
     ]
 
 
-def test_the_newest_attempt_is_shown_and_filters_choose(tmp_path: Path) -> None:
+def test_all_attempts_are_shown_in_order_and_filters_choose(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     prepare = run.attempt(phase="preprocess")
     say(prepare, "rank0", "tokenizing\n")
+    time.sleep(0.01)
     first = run.training()
-    say(first, "rank0", "first\n")
+    say(first, "rank0", "TypeError: worse\nfirst\n")
     time.sleep(0.01)
     second = run.attempt(2)
     say(second, "rank0", "second\nValueError: bad\n")
     say(second, "rank1", "other\n")
 
-    def lines(**wanted: object) -> list[str]:
-        return newest_lines(run.paths, Wanted(**wanted), 50)[0]  # type: ignore[arg-type]
+    def lines(count: int = 50, **wanted: object) -> list[str]:
+        return newest_lines(run.paths, Wanted(**wanted), count)[0]  # type: ignore[arg-type]
 
-    assert len(lines()) == 3
-    assert lines(attempt=1) == ["[rank 0] first"]
+    prepare_mark, first_mark, second_mark = (
+        "--- preprocess attempt 1 ---",
+        "--- train attempt 1 ---",
+        "--- train attempt 2 ---",
+    )
+    shown = lines()
+    assert [shown[0], shown[2], shown[5]] == [prepare_mark, first_mark, second_mark]
+    assert shown[1] == "[rank 0] tokenizing"
+    assert shown[3:5] == ["[rank 0] TypeError: worse", "[rank 0] first"]
+    assert len(shown[6:]) == 3
+    assert lines(4) == [first_mark, "[rank 0] first", *shown[5:]]
+    assert lines(3) == shown[5:]
+    assert lines(0) == []
+    assert lines(attempt=1) == shown[:5]
+    assert lines(attempt=2) == shown[6:]
     assert lines(phase="preprocess") == ["[rank 0] tokenizing"]
-    assert lines(rank=1) == ["[rank 1] other"]
-    assert lines(errors=True) == ["[rank 0] ValueError: bad"]
+    assert lines(rank=1) == [second_mark, "[rank 1] other"]
+    worse, bad = "[rank 0] TypeError: worse", "[rank 0] ValueError: bad"
+    assert lines(errors=True) == [first_mark, worse, second_mark, bad]
+    assert lines(1, errors=True) == [second_mark, bad]
+
+
+def test_every_file_has_an_offset_to_follow_from_also_when_no_line_is_left_for_it(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path)
+    first = run.attempt(1)
+    say(first, "rank0", "TypeError: worse\n")
+    time.sleep(0.01)
+    say(run.attempt(2), "rank0", "ValueError: bad\n")
+    for errors in (False, True):
+        lines, offsets = newest_lines(run.paths, Wanted(errors=errors), 1)
+        assert lines == ["--- train attempt 2 ---", "[rank 0] ValueError: bad"]
+        assert offsets[first.rank_log(0)] == len("TypeError: worse\n")
 
 
 def test_every_file_gets_a_fair_share_of_the_lines() -> None:
     assert _fair_shares([2, 30, 90], 50) == [2, 24, 24]
     assert _fair_shares([5, 5, 5], 2) == [1, 1, 0]
+    assert _fair_shares([0, 1], 1) == [0, 1]
     assert _fair_shares([1], 50) == [1]
     assert _fair_shares([], 50) == []
 

@@ -113,6 +113,33 @@ def test_ctrl_c_leaves_no_container_and_no_folder(
     assert left_behind(desk) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_ends_it_as_ctrl_c_does(
+    desk: Person, docker: DockerBed, job: dict[str, Any], number: signal.Signals
+) -> None:
+    dry = desk.starts("dry-run", desk.writes(job), "--gpus", "none", "--steps", "100000")
+    wait(lambda: docker.run("ps", "--quiet").stdout.split(), "a container")
+    dry.send_signal(number)
+    text, _ = dry.communicate(timeout=60)
+    assert dry.returncode == 130, text
+    wait(lambda: not docker.run("ps", "--all", "--quiet").stdout.split(), "no container", 20)
+    assert left_behind(desk) == []
+
+
+def test_the_next_dry_run_sweeps_up_after_one_that_was_killed(
+    desk: Person, docker: DockerBed, job: dict[str, Any]
+) -> None:
+    dry = desk.starts("dry-run", desk.writes(job), "--gpus", "none", "--steps", "100000")
+    wait(lambda: docker.run("ps", "--quiet").stdout.split(), "a container")
+    dry.kill()
+    dry.communicate()
+    assert len(left_behind(desk)) == 1
+    done = desk.types("dry-run", desk.writes(job), "--gpus", "none", timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert left_behind(desk) == []
+    wait(lambda: not docker.run("ps", "--all", "--quiet").stdout.split(), "no container", 20)
+
+
 def test_what_fails_is_kept_and_the_command_to_read_it_is_said(
     desk: Person, job: dict[str, Any]
 ) -> None:

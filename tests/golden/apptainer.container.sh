@@ -20,7 +20,10 @@ while IFS= read -r name; do
 done < <(compgen -e)
 
 # The older name of the same program is still the only one at some sites.
-program="$(command -v apptainer || command -v singularity || echo apptainer)"
+if ! program="$(command -v apptainer || command -v singularity)"; then
+  echo "clusterlm image: there is no apptainer on $(uname -n): choose nodes that have it, or another image.runtime" >&2
+  exit 78
+fi
 for name in "${passed[@]}"; do
   export "APPTAINERENV_$name=${!name}" "SINGULARITYENV_$name=${!name}"
 done

@@ -19,6 +19,10 @@ while IFS= read -r name; do
   esac
 done < <(compgen -e)
 
+if ! command -v enroot > /dev/null; then
+  echo "clusterlm image: there is no enroot on $(uname -n): choose nodes that have it, or another image.runtime" >&2
+  exit 78
+fi
 options=()
 for name in "${passed[@]}"; do
   options+=(--env "$name")

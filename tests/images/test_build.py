@@ -89,6 +89,22 @@ def test_another_base_under_the_tag_is_told_and_pull_builds_on_it(
     assert "build-image JOB --pull" in lines[0]
 
 
+def test_an_image_that_was_changed_under_its_name_is_built_anew(
+    docker: DockerBed, fake_base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_tiny(monkeypatch, "echo honest")
+    job = job_on(fake_base)
+    first = ensure_image(job, LocalHost(), tell=print)
+    assert first
+    # a label is inherited by whatever is committed on top
+    docker.run("build", "--tag", first.tag, "-", stdin=f"FROM {first.tag}\nENV EVIL=1".encode())
+    lines, tell = collect()
+    again = ensure_image(job, LocalHost(), tell=tell)
+    assert "is not the image that was built" in lines[0]
+    assert again
+    assert "EVIL" not in docker.run("inspect", again.tag).stdout
+
+
 def test_a_failed_step_is_told_with_its_output_and_log(
     docker: DockerBed, fake_base: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +199,7 @@ def test_two_builds_of_one_recipe_meet(
 ) -> None:
     use_tiny(monkeypatch, f"sleep 2; echo {time.time()}")
     # signal handlers belong to the main thread; here both are in others
-    monkeypatch.setattr("clusterlm.cluster.images.build._ends_cleanly", threading.Lock)
+    monkeypatch.setattr("clusterlm.cluster.images.build.ends_like_ctrl_c", threading.Lock)
     found, lines = [], []
 
     def ensure() -> None:

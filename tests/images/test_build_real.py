@@ -62,6 +62,7 @@ def test_a_good_extra_leaves_the_torch_of_the_base(docker: DockerBed, good: Reci
     record = json.loads(in_image(docker, good, "cat", f"{ROOT}/image.json"))
     assert record["recipe"] == good.digest
     assert record["torch"] == FAKE_TORCH
+    assert record["torch_file"].endswith("-packages/torch/__init__.py")
     assert record["guarded"] == {"torch": FAKE_TORCH}
     assert record["cuda"] == "12.6"
     assert record["clusterlm"] == __version__
@@ -148,7 +149,7 @@ def test_another_extra_leaves_the_training_stack_alone(
     ("asked", "said"),
     [
         ("evilpin", ["evilpin would replace the base's torch", "evilpin 1.0 wants torch==2.9.9"]),
-        ("eviluser", ["evilpin would replace the base's torch"]),
+        ("eviluser", ["evilpin would replace the base's torch", "(eviluser asks for it)"]),
         ("evilfiles", ["evilfiles 1.0 wrote into the torch of the base", "torch/version.py"]),
         ("eviladds", ["eviladds 1.0 wrote into the torch of the base", "torch/more.py"]),
     ],
@@ -167,6 +168,7 @@ def test_a_package_that_replaces_torch_fails_the_build_and_is_named(
     [
         ({"pip": ["heldpkg==2.0", "heldpkg==1.0"]}, ["asked for: heldpkg==2.0", "loosen a pin"]),
         ({"pip": ["goodpkg==7"]}, ["pip finds no goodpkg==7", "goes with this base: goodpkg==1.0"]),
+        ({"pip": ["heldpkg==3.0", "heldpkg>=1"]}, ["pip finds no heldpkg==3.0"]),
         ({"pip": ["no-such-pkg"]}, ["pip finds no no-such-pkg", "into image.wheelhouse"]),
         ({"apt": ["no-such-pkg"]}, ["apt-get could not install no-such-pkg"]),
         ({"env": {"PYTHONHOME": "/nowhere"}}, None),

@@ -78,7 +78,7 @@ def test_without_enroot_the_build_is_done_and_the_script_named(
     file = job_file(tmp_path, fake_base, "enroot")
     code, text = types("build-image", file)
     assert code == 0, text
-    assert "built; not imported: " in text
+    assert "not imported: " in text
     assert "/enroot_import.sh" in text
     code, text = types("build-image", file, "--no-import")
     assert code == 0

@@ -197,7 +197,7 @@ def test_without_the_program_the_script_is_ready(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalHost, "has", lambda self, program: False)
-    with pytest.raises(ImageNotImported, match=r"is built, but there is no enroot here") as error:
+    with pytest.raises(ImageNotImported, match=r"there is no enroot here to make") as error:
         run_import(images)
     script = images / "build" / RECIPE[:16] / "enroot_import.sh"
     assert str(error.value).endswith(f"bash {script}")

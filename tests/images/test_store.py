@@ -191,3 +191,23 @@ def test_a_broken_record_is_left_alone(images: Path) -> None:
     (images / f"{'8' * 16}.json").write_text('{"recipe": "8"}')
     assert len(store.stored_images()) == 3
     assert os.listdir(images)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"built": "abc"}, {"file": 5}, {"size_bytes": "x"}, {"file": "../../etc/passwd"}]
+)
+def test_a_record_that_a_hand_has_damaged_harms_no_other(odd: dict[str, Any]) -> None:
+    found = json.loads(ImagePaths(A).record.read_text())
+    ImagePaths(A).record.write_text(json.dumps({**found, **odd}))
+    assert [image.record.recipe for image in store.stored_images()] == [B, C]
+
+
+def test_what_a_failed_build_leaves_goes_and_a_running_one_stays() -> None:
+    failed, running = ImagePaths("d" * 64), ImagePaths("e" * 64)
+    for paths in (failed, running):
+        paths.context.mkdir(parents=True)
+        paths.lock.touch()
+    with running.lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert set(store.remains()) == {failed.context, failed.lock}
+    assert set(store.remains()) == {p for x in (failed, running) for p in (x.context, x.lock)}

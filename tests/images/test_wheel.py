@@ -63,7 +63,11 @@ def test_a_changed_byte_or_name_changes_the_code_digest(tmp_path: Path) -> None:
     file.write_text("a = 1\n")
     first = image_build.code_digest(package)
     (package / "inner/a.pyc").write_bytes(b"compiled")
+    (package / "inner/__pycache__").mkdir()
+    # as Python names it while it writes
+    (package / "inner/__pycache__/a.cpython-311.pyc.12345").write_bytes(b"half")
     assert image_build.code_digest(package) == first
+    assert list(image_build.code_files(package)) == ["inner/a.py"]
     file.write_text("a = 2\n")
     changed = image_build.code_digest(package)
     file.rename(package / "inner/b.py")

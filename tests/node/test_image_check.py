@@ -99,6 +99,49 @@ def test_another_image_is_refused_with_the_command_that_mends_it(
         assert word in err
 
 
+def test_another_torch_of_the_same_version_is_refused(
+    check: Check, torch: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.__file__ = "/usr/lib/../lib/torch/__init__.py"
+    assert check(torch_file="/usr/lib/torch/__init__.py") == 0
+    torch.__file__ = "/home/me/torch/__init__.py"
+    assert check(torch_file="/usr/lib/torch/__init__.py") == EXIT_IMAGE
+    err = capsys.readouterr().err
+    assert "torch is /home/me/torch/__init__.py, the base's is /usr/lib/torch/__init__.py" in err
+    assert "something puts another torch before it: PYTHONPATH, a .pth file" in err
+
+
+@pytest.mark.parametrize("lacking", ["cuda", "version", "__version__"])
+def test_a_torch_that_lacks_something_is_one_line(
+    check: Check,
+    torch: types.SimpleNamespace,
+    capsys: pytest.CaptureFixture[str],
+    lacking: str,
+) -> None:
+    delattr(torch, lacking)
+    assert check() == EXIT_IMAGE
+    err = capsys.readouterr().err
+    assert err.startswith("clusterlm image: torch ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("one\ntwo"), SystemExit(3)])
+def test_whatever_goes_wrong_is_one_line(
+    check: Check,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+) -> None:
+    def fails(package: Path) -> str:
+        raise error
+
+    monkeypatch.setattr(image_build, "code_digest", fails)
+    assert check("--light") == EXIT_IMAGE
+    err = capsys.readouterr().err
+    assert err.startswith(f"clusterlm image: looking at it failed: {type(error).__name__}: ")
+    assert err.count("\n") == 1
+
+
 def test_a_torch_that_does_not_start_is_told_with_its_error(
     check: Check, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

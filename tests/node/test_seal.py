@@ -121,6 +121,17 @@ def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) ->
     assert verify(folder) == f"{name}: outside of the folder"
 
 
+def test_folders_may_be_text_as_they_come_from_the_environment(tmp_path: Path) -> None:
+    folder = make(tmp_path, 7, sealed=False)
+    assert seal(str(folder), 7, 1) == folder / MANIFEST
+    assert verify(str(folder)) is None
+    assert newest_verified(str(tmp_path)).newest == folder
+    assert newest_step(str(tmp_path)) == 7
+    assert newest_unsealed(str(tmp_path)) is None
+    assert prune(str(tmp_path), 1) == []
+    assert quarantine(str(folder), "bit rot").name == "checkpoint-7.broken-1"
+
+
 def test_an_empty_folder_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(SealError, match="no files"):
         seal(tmp_path, 1, 1)

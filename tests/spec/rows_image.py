@@ -123,6 +123,20 @@ IMAGE: list[Row] = [
         "line 3: torch comes with",
     ),
     (
+        "image_never_replaces_torch",
+        image(pip=["python-dateutil"]),
+        image(pip=["peft", "Python==3.12"]),
+        "image.pip[1]",
+        "the base decides Python: choose another image.base",
+    ),
+    (
+        "image_never_replaces_torch",
+        image(pip=["clusterlm-extras"]),
+        image(pip=["clusterlm==0.1"]),
+        "image.pip[0]",
+        "clusterlm comes by itself, the version that you run",
+    ),
+    (
         "base_can_hold_what_is_added",
         image(pip=["transformers==5.14.1", "numpy"]),
         image(pip=["transformers==5.23.0"]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from clusterlm.cluster.images.record import (
     write_record,
 )
 from clusterlm.cluster.images.space import refuse_short_disk
+from clusterlm.cluster.interrupts import ends_like_ctrl_c
 from clusterlm.container import runtime_of
 from clusterlm.errors import ImageError
 from clusterlm.node.image_build import RECORD
@@ -90,7 +90,7 @@ def ensure_image(
             f"the image of this job is not there yet ({recipe.paths.short})\n"
             "  make it first:  clusterlm build-image JOB"
         )
-    with _ends_cleanly():
+    with ends_like_ctrl_c():
         record = _built(job.image, recipe, host, tell, pull)
         if runtime in FILE_RUNTIMES:
             record = import_image(job, recipe.paths, record, runtime, host, tell)
@@ -130,7 +130,11 @@ def _there(
     if runtime in FILE_RUNTIMES:
         return imported(recipe.paths, record, runtime)
     engine = engine_named(host, image.builder or record.builder)
-    if _labelled(engine, recipe) is None:
+    here = _labelled(engine, recipe)
+    if here is None:
+        return None
+    if here.image_id != record.image_id:
+        tell(f"note: {recipe.paths.tag} is not the image that was built: it is built anew")
         return None
     _tell_of_another_base(engine, record, tell)
     return record
@@ -154,6 +158,9 @@ def _built(image: Image, recipe: Recipe, host: Host, tell: Tell, pull: bool) -> 
         for note in notes:
             tell(f"note: {note}")
         record, here = read_record(paths), _labelled(engine, recipe)
+        if record and here and here.image_id != record.image_id and engine.kind == record.builder:
+            # somebody has changed it under its name
+            here = None
         base = engine.image(recipe.base)
         if pull or (base is None and here is None):
             if base is None:
@@ -236,19 +243,3 @@ def locked(paths: ImagePaths, tell: Tell) -> Iterator[None]:
             ):
                 yield
                 return
-
-
-@contextmanager
-def _ends_cleanly() -> Iterator[None]:
-    """A closed terminal or `kill` ends a build as Ctrl-C does: nothing is left."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -64,8 +64,7 @@ def import_image(
         _import_here(asked, script, host, tell)
     else:
         raise ImageNotImported(
-            f"{record.tag} is built, but there is no {asked.program} here to make"
-            f" {asked.file.name}\n"
+            f"there is no {asked.program} here to make {asked.file.name} of {record.tag}\n"
             f"  run this where {asked.program} is, with the same folder in sight:\n"
             f"  bash {script}"
         )

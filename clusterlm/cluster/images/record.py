@@ -63,9 +63,22 @@ def record_from(found: dict[str, Any]) -> ImageRecord | None:
     """A record out of what a file holds; keys that are not known are left out."""
     known = {f.name for f in fields(ImageRecord)}
     try:
-        return ImageRecord(**{k: v for k, v in found.items() if k in known})
+        record = ImageRecord(**{k: v for k, v in found.items() if k in known})
     except TypeError:
         return None
+    return record if _is_sane(record) else None
+
+
+def _is_sane(record: ImageRecord) -> bool:
+    """Whether somebody's hand has left every value what it was."""
+    texts = (record.recipe, record.base, record.base_digest, record.image_id, record.tag)
+    may_be_absent = (record.torch, record.cuda, record.nccl, record.file, record.pushed)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(text is None or isinstance(text, str) for text in may_be_absent)
+        and all(isinstance(n, int | float) for n in (record.built, record.size_bytes))
+        and (record.file is None or "/" not in record.file)
+    )
 
 
 def write_record(paths: ImagePaths, record: ImageRecord) -> None:

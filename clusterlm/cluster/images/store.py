@@ -23,6 +23,9 @@ _RECORD = re.compile(r"[0-9a-f]{16}\.json")
 # what an import or a context leaves when it is killed
 _REMAINS = re.compile(r"\.[0-9a-f]{16}\.(?:(?:sqsh|sif)\.importing\..+|[0-9a-f]{12}(?:\.old)?)")
 
+# and with them what a build that failed leaves: its context, its log, its lock
+_OF_A_BUILD = re.compile(r"\.?([0-9a-f]{16})(?:|\.log|\.lock|\..+\.importing\..+|\.[0-9a-f]{12}.*)")
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -136,14 +139,22 @@ def superfluous(images: Sequence[Stored], keep: int) -> list[Stored]:
 
 
 def remains() -> list[Path]:
-    """What killed imports and builds have left, and layers kept for imports from a registry."""
+    """What killed imports and failed builds have left, and layers of imports from a registry."""
     found = []
+    busy: set[str] = set()
     for folder in (images_dir(), images_dir() / "build"):
         for path in folder.iterdir() if folder.is_dir() else ():
-            if _REMAINS.fullmatch(path.name) and not _is_busy(ImagePaths(path.name[1:17])):
+            is_of = _OF_A_BUILD.fullmatch(path.name)
+            if not is_of:
+                continue
+            paths = ImagePaths(is_of[1])
+            if _is_busy(paths):
+                busy.add(paths.short)
+            elif _REMAINS.fullmatch(path.name) or not paths.record.exists():
                 found.append(path)
     layers = images_dir() / "layers"
-    return [*sorted(found), *([layers] if layers.is_dir() else [])]
+    # an import that runs reads them
+    return [*sorted(found), *([layers] if layers.is_dir() and not busy else [])]
 
 
 def remove_remains(path: Path) -> int:

@@ -93,13 +93,8 @@ def _package() -> Path:
 
 
 def _package_files() -> dict[str, bytes]:
-    root = _package()
-    found = {
-        path.relative_to(root).as_posix(): path
-        for path in root.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    }
-    return {name: found[name].read_bytes() for name in sorted(found)}
+    files = image_build.code_files(_package())
+    return {name: path.read_bytes() for name, path in files.items()}
 
 
 def _record(files: dict[str, bytes]) -> bytes:
