@@ -1,71 +1,14 @@
-"""Sources, tokenizer, blocks."""
+"""Tokenizer, blocks, and what is kept of the sources."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from clusterlm.spec.base import LEFT_OUT, Line, Revision, Spec
+from clusterlm.spec.base import ARGUMENT, LEFT_OUT, Line, Revision, Spec
+from clusterlm.spec.sources import Source
 from clusterlm.spec.units import Count, Flag
-
-
-class TextSource(Spec):
-    """Documents: .jsonl/.json lines and .parquet with a text field; other files are one each."""
-
-    kind: Literal["text"]
-    """Which kind of source this is."""
-    path: Line
-    """File, folder or glob (`**` too), relative to the YAML; `{stdlib}` is Python's own library."""
-    exclude: list[Line] = []
-    """Globs to leave out, matched against the path below the folder that `path` starts in."""
-    field: Line = "text"
-    """Field that holds the text, in .jsonl and .parquet."""
-    weight: float = Field(1.0, gt=0, le=1000)
-    """How often the source is seen in one pass: 2 doubles it, 0.5 takes half of its documents."""
-    max_documents: Count | None = Field(None, ge=1)
-    """Take no more documents than this."""
-
-
-class ChatSource(Spec):
-    """Conversations: a `messages` column of {role, content}; the assistant's turns are trained."""
-
-    kind: Literal["chat"]
-    """Which kind of source this is."""
-    path: Line
-    """.jsonl or .parquet file, folder or glob, relative to the YAML."""
-    exclude: list[Line] = []
-    """Globs to leave out."""
-    field: Line = "messages"
-    """Field that holds the turns."""
-    weight: float = Field(1.0, gt=0, le=1000)
-    """How often the source is seen in one pass."""
-    max_documents: Count | None = Field(None, ge=1)
-    """Take no more conversations than this."""
-
-
-class InstructSource(Spec):
-    """Prompt and answer in two fields; the answer is trained."""
-
-    kind: Literal["instruct"]
-    """Which kind of source this is."""
-    path: Line
-    """.jsonl or .parquet file, folder or glob, relative to the YAML."""
-    exclude: list[Line] = []
-    """Globs to leave out."""
-    prompt: Line = "prompt"
-    """Field of the user's turn."""
-    response: Line = "response"
-    """Field of the assistant's turn."""
-    system: Line | None = None
-    """Field of a system turn, if there is one."""
-    weight: float = Field(1.0, gt=0, le=1000)
-    """How often the source is seen in one pass."""
-    max_documents: Count | None = Field(None, ge=1)
-    """Take no more records than this."""
-
-
-Source = Annotated[TextSource | ChatSource | InstructSource, Field(discriminator="kind")]
 
 
 class TrainTokenizer(Spec):
@@ -73,6 +16,19 @@ class TrainTokenizer(Spec):
 
     vocab_size: Count = Field(ge=260, le=1_000_000)
     """Entries, special tokens and the 256 bytes included."""
+    min_frequency: int = Field(2, ge=1)
+    """A pair that occurs less often is never merged."""
+
+
+class ExtendTokenizer(Spec):
+    """New entries for an existing tokenizer. Old ids stay what they are."""
+
+    tokens: list[str] = []
+    """Words that become one token each."""
+    special_tokens: list[str] = []
+    """Marks that are never split and never part of a text."""
+    learn: Count = Field(0, ge=0, le=1_000_000)
+    """How many entries to learn from the sources (byte-level BPE only)."""
     min_frequency: int = Field(2, ge=1)
     """A pair that occurs less often is never merged."""
 
@@ -86,15 +42,44 @@ class Tokenizer(Spec):
     """Commit or tag on the hub."""
     train: TrainTokenizer | None = None
     """Train one on the sources."""
-    chat_template: Line | None = None
-    """File with a Jinja chat template; default: the tokenizer's own, else ChatML."""
+    extend: ExtendTokenizer | None = None
+    """Entries to add to the one that `name` means."""
+    chat_template: str | None = Field(None, pattern=ARGUMENT, max_length=200_000)
+    """File with a Jinja chat template, the name of a built-in one (chatml, llama2, llama3, qwen,
+    gemma, mistral, vicuna, alpaca), or the template itself; default: the tokenizer's own, else
+    chatml."""
+
+
+class NearDuplicates(Spec):
+    """Documents that share most of their words. MinHash over shingles of tokens."""
+
+    threshold: float = Field(0.8, gt=0, le=1)
+    """Least share of common shingles (Jaccard) of what is dropped."""
+    permutations: int = Field(128, ge=16, le=512, multiple_of=16)
+    """Length of a signature: more is more exact and slower."""
+    shingle: int = Field(8, ge=1, le=64)
+    """Tokens in a shingle."""
+
+
+class Decontaminate(Spec):
+    """Training documents that hold passages of the validation set are dropped."""
+
+    ngram: int = Field(13, ge=3, le=100)
+    """Tokens of a passage that must be the same."""
+    share: float = Field(0.5, gt=0, le=1)
+    """Least share of a validation document's passages that one training document may hold."""
 
 
 class Dedup(Spec):
-    """Which repeated documents are dropped."""
+    """Which repeated documents are dropped. What is held back is kept first, then the sources in
+    the order of the YAML, then the order of reading."""
 
     exact: Flag = False
-    """Drop documents whose text was seen before, whatever source it came from."""
+    """Drop documents whose content was seen before, whatever source it came from."""
+    near: NearDuplicates | None = None
+    """Drop documents that nearly repeat one seen before."""
+    decontaminate: Decontaminate | None = None
+    """Drop training documents that give away the validation set."""
 
 
 class Validation(Spec):
@@ -105,10 +90,12 @@ class Validation(Spec):
     sources: list[Source] = []
     """Own sources."""
 
-    @property
-    def is_on(self) -> bool:
-        """There is something to measure the loss on."""
-        return self.fraction > 0 or bool(self.sources)
+
+class Mix(Spec):
+    """How the sources share a pass; see also `weight` and `epochs` of a source."""
+
+    temperature: float | None = Field(None, ge=1, le=100)
+    """Shares follow tokens ** (1 / temperature): 1 keeps the sizes, more evens them out."""
 
 
 class Data(Spec):
@@ -120,17 +107,33 @@ class Data(Spec):
     """What is read, in this order."""
     block_size: int = Field(ge=8, le=1_048_576)
     """Tokens in a training sequence."""
-    packing: Literal["concat", "document_start"] = "concat"
-    """`concat`: one stream, cut every block_size tokens. `document_start`: a block starts where a
-    document starts, and the rest of a document that does not fit goes on in blocks of its own."""
+    packing: Literal["concat", "document_start", "paragraph_start", "best_fit", "padded"] = "concat"
+    """How texts fill blocks. `concat`: one stream, cut every block_size tokens. `document_start`,
+    `paragraph_start`: a block begins where a document (or paragraph) does; what lies between two
+    blocks is lost. `best_fit`: whole documents, the gaps padded. `padded`: one document a block.
+    Conversations are never cut: best_fit, or padded."""
+    isolate_documents: Flag = True
+    """Attention never crosses documents, and positions begin anew with each."""
     overlong: Literal["drop", "truncate", "error"] = "drop"
     """A conversation longer than a block: drop it, cut it, or stop."""
-    on_bad_record: Literal["stop", "skip"] = "stop"
-    """A record that is no UTF-8, no JSON, or lacks its field: stop with file and line, or skip and
-    count."""
+    on_bad_record: Literal["stop", "skip", "quarantine"] = "stop"
+    """A record that cannot be used (no UTF-8, no JSON, lacks its field, nothing to train in it):
+    stop with file and line, skip and count, or copy it into a file beside the prepared data."""
     dedup: Dedup = LEFT_OUT
     """Which repeated documents are dropped."""
     validation: Validation = LEFT_OUT
     """What is held back."""
+    mix: Mix = LEFT_OUT
+    """How the sources share a pass."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the order of documents and blocks."""
+    engine: Literal["auto", "tokenizers", "gigatoken", "fastokens"] = "auto"
+    """What tokenizes. `auto`: the fastest that is installed and gives the same ids on a trial."""
+    tasks: int = Field(1, ge=1, le=1000)
+    """Jobs that tokenize side by side (a Slurm array); a small one behind them makes the blocks."""
+
+    @property
+    def holds_back(self) -> bool:
+        """There is something to measure the loss on."""
+        per_source = any(source.validation for source in self.sources)
+        return self.validation.fraction > 0 or bool(self.validation.sources) or per_source
