@@ -103,8 +103,8 @@ class _Persona:
     def play(self, rows: list[Any], field: str) -> list[Message]:
         """One dialog, with the persona in front."""
         turns, _ = messages_of(rows, field, names=self._roles, reasoning=self._reasoning)
-        if turns and turns[0]["role"] in OPENINGS:
-            # the dialog has a system turn of its own, which says who is played
+        # a system turn of the dialog's own says who is played
+        if not turns or turns[0]["role"] in OPENINGS:
             return turns
         said = "\0".join([self._name, self._context, *(turn["content"] for turn in turns)])
         hashed = xxhash.xxh3_64_intdigest(said.encode("utf-8", "surrogatepass"))
@@ -114,7 +114,7 @@ class _Persona:
             parts.append(self._lines(example))
         system = "\n\n".join(part for part in parts if part)
         opening: list[Message] = [{"role": "system", "content": system}]
-        if self._greetings and turns and turns[0]["role"] != "assistant":
+        if self._greetings and turns[0]["role"] != "assistant":
             greeting = self._greetings[(hashed & 0xFFFFFFFF) % len(self._greetings)]
             opening.append({"role": "assistant", "content": greeting})
         return opening + turns

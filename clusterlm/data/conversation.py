@@ -157,7 +157,8 @@ def kind_of(value: object) -> str:
     if value is None or isinstance(value, bool):
         return shown(value)
     if isinstance(value, int | float):
-        return "a number"
+        # Python writes out no number of thousands of digits
+        return f"the number {value}" if abs(value) < 10**15 else "a number"
     if isinstance(value, dict):
         return f"an object ({names_of(value)})"
     if isinstance(value, list | tuple):

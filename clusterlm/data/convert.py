@@ -151,8 +151,8 @@ def _chat(source: ChatSource) -> Converter:
         if is_sharegpt:
             add_system(messages, get_system(row))
             messages = without_opening(messages, notes)
-        if get_reasoning is not None:
-            add_reasoning(messages, get_reasoning(row), str(reasoning))
+        if get_reasoning is not None and (beside := get_reasoning(row)) is not MISSING:
+            add_reasoning(messages, beside, str(reasoning))
         tools = get_tools(row)
         tools = None if tools is MISSING else tools_of(tools, source.tools)
         return finish(messages, tools, notes)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from clusterlm.data.conversation import Dropped, Row, kind_of
 from clusterlm.spec.sources import FieldValues, SourceBase
+from clusterlm.spec.wording import shown
 
 MISSING: Final = object()
 """In place of a field that a record does not have; null is a value."""
@@ -55,11 +56,10 @@ def row_filter(source: SourceBase) -> Callable[[Row], None] | None:
     def check(row: Row) -> None:
         for name, get, is_one in wanted:
             if not is_one(value := get(row)):
-                found = "missing" if value is MISSING else kind_of(value)
-                raise Dropped("filtered", f"{name} is {found}")
+                raise Dropped("filtered", f"{name} is {_said(value)}")
         for name, get, is_one in refused:
             if is_one(value := get(row)):
-                raise Dropped("filtered", f"{name} is {kind_of(value)}")
+                raise Dropped("filtered", f"{name} is {_said(value)}")
 
     return check
 
@@ -97,3 +97,9 @@ def _test_of(name: str, values: list[Any]) -> tuple[Getter, Callable[[Any], bool
             return False
 
     return field_getter(name), is_one
+
+
+def _said(value: Any) -> str:
+    if value is MISSING:
+        return "missing"
+    return shown(value) if isinstance(value, str) else kind_of(value)

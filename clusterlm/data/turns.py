@@ -131,7 +131,7 @@ def add_reasoning(messages: list[Message], reasoning: Any, where: str) -> None:
 
 
 def thought_out(reasoning: Any, answer: str, where: str) -> str:
-    """An answer with its thoughts in front, where there are any.
+    """An answer with its thoughts in front, where there are any and it has none yet.
 
     Raises:
         BadRecord: the thoughts are no text.
@@ -140,7 +140,9 @@ def thought_out(reasoning: Any, answer: str, where: str) -> str:
         return answer
     if not isinstance(reasoning, str):
         raise BadRecord(f"{where} is {kind_of(reasoning)}; accepted: a text")
-    return with_thoughts(reasoning, answer) if reasoning.strip() else answer
+    if not reasoning.strip() or answer.lstrip().startswith("<think>"):
+        return answer
+    return with_thoughts(reasoning, answer)
 
 
 def _keys_of(first: Any) -> tuple[str, str]:
