@@ -34,7 +34,7 @@ DOCUMENT = np.dtype(
         ("digest", "<u8", 2),
         # where the record stands: bytes in a file of lines, else the number of the record
         ("offset", "<u8"),
-        # place of its file among the files of the source
+        # place of its file among the files of the chunk
         ("file", "<u4"),
         # number of its record in the chunk, those left out counted too
         ("record", "<u4"),
@@ -63,7 +63,7 @@ class Problem(NamedTuple):
     """A record that is left out; whether a bad one stops the run is decided where it is counted.
 
     Attributes:
-        file: place of its file among the files of the source.
+        file: place of its file among the files of the chunk.
         offset: as in DOCUMENT.
         reason: a key of REASONS in `summary.py`, to be counted by; BAD for a record that cannot be
             used at all.
@@ -89,7 +89,6 @@ class EncodedChunk:
         domains: what DOCUMENT.domain counts in.
         num_records: records read, also those left out.
         num_bytes: of source read.
-        is_end: nothing follows in this file (files whose length is not known before).
         counts: of what is to be told besides (NOTES in `summary.py`).
         dropped: records that were left out, each with its reason.
     """
@@ -102,7 +101,6 @@ class EncodedChunk:
     domains: list[str] = field(default_factory=list)
     num_records: int = 0
     num_bytes: int = 0
-    is_end: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[Problem] = field(default_factory=list)
 

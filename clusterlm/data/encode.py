@@ -23,7 +23,11 @@ from clusterlm.data.items import Item, SourceItems
 from clusterlm.data.long_text import cut_rule
 from clusterlm.data.shard_writer import Place
 from clusterlm.data.shards import ChunkArrays, ChunkRow, read_chunk
-from clusterlm.data.sources import Chunk, content_key, reached_end
+from clusterlm.data.chunks import Chunk
+from clusterlm.data.content import content_key
+from clusterlm.data.hashes import HashMemo
+from clusterlm.data.sources import bytes_taken
+from clusterlm.paths import cache_dir
 from clusterlm.data.targets import is_coded
 from clusterlm.data.token_bytes import ByteOffsets
 from clusterlm.data.token_masks import TokenMasks
@@ -45,7 +49,6 @@ class EncodeOptions:
         keys: of each source: all that makes tokens of its content.
         tokenizer: its folder.
         engine: that tokenizes.
-        may_cut: long texts may be cut where that changes no token.
         known: chunks that lie in other shards, by their key.
     """
 
@@ -53,7 +56,6 @@ class EncodeOptions:
     keys: tuple[str, ...]
     tokenizer: Path
     engine: str
-    may_cut: bool = True
     known: Known = field(default_factory=dict)
 
 
@@ -68,17 +70,17 @@ class EncodedSizes:
     num_bytes: int
     is_masked: bool
     is_coded: bool
-    is_end: bool
     is_reused: bool
     domains: list[str]
     counts: dict[str, int]
     dropped: list[Problem]
 
-    def row(self, number: int, place: Place) -> ChunkRow:
+    def row(self, number: int, file: int, place: Place) -> ChunkRow:
         """How the shard remembers it, once it is written at `place`."""
         return ChunkRow(
             number=number,
             key=self.key,
+            file=file,
             token_start=place.token_start,
             num_tokens=self.num_tokens,
             document_start=place.document_start,
@@ -88,7 +90,6 @@ class EncodedSizes:
             hash="",
             is_masked=self.is_masked,
             is_coded=self.is_coded,
-            is_end=self.is_end,
             domains=self.domains,
             counts=self.counts,
             dropped=[tuple(problem) for problem in self.dropped],
@@ -105,13 +106,15 @@ class Encoder:
         self._vocabulary = load_vocabulary(options.tokenizer)
         self._dtype = np.dtype(token_dtype(self._vocabulary.size))
         self._engine = open_engine(options.engine, tokenizer)
-        self._cutter = cut_rule(tokenizer) if options.may_cut else None
+        self._cutter = cut_rule(tokenizer)
         self._masks = TokenMasks(ByteOffsets.of(tokenizer), self._vocabulary.encoder)
+        self._memo = HashMemo(cache_dir() / ".hashes.json")
         self._items: dict[int, SourceItems] = {}
 
     def encode(self, number: int, chunk: Chunk) -> EncodedSizes:
         """Encode a chunk, or find it among the known ones; hold its arrays under `number`."""
-        key = digest_of(f"{self._options.keys[chunk.source]} {content_key(chunk)}".encode()).hex()
+        content = content_key(chunk, self._memo)
+        key = digest_of(f"{self._options.keys[chunk.source]} {content}".encode()).hex()
         found = self._options.known.get(key)
         if found is not None:
             root, row = found
@@ -140,7 +143,8 @@ class Encoder:
                 waiting, num_chars = [], 0
         if waiting:
             batches.encode(waiting)
-        out.is_end = reached_end(chunk)
+        if chunk.is_open:
+            out.num_bytes = bytes_taken(chunk)
         return batches.finish()
 
     def _items_of(self, number: int) -> SourceItems:
@@ -171,7 +175,6 @@ def _sizes_of(encoded: EncodedChunk, arrays: ChunkArrays) -> EncodedSizes:
         num_bytes=encoded.num_bytes,
         is_masked=arrays.trained is not None,
         is_coded=arrays.codes is not None,
-        is_end=encoded.is_end,
         is_reused=False,
         domains=encoded.domains,
         counts=dict(encoded.counts),

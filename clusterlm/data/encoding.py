@@ -14,6 +14,7 @@ from clusterlm.data.documents import Problem, token_dtype
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.engine_choice import choose_engine
 from clusterlm.data.known import known_chunks
+from clusterlm.data.long_text import cut_rule
 from clusterlm.data.make_shards import ShardJob, make_shards
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading, shard_jobs, source_keys
@@ -63,7 +64,9 @@ def encode_sources(
         _ = vocabulary.chat
     dtype = np.dtype(token_dtype(vocabulary.size)).name
     keys = source_keys(readings, tokenizer, dtype)
-    jobs = shard_jobs(readings, keys, cache / "shards")
+    # texts of this tokenizer may be read in pieces
+    cuts_texts = cut_rule(tokenizer / "tokenizer.json") is not None
+    jobs = shard_jobs(readings, keys, cache / "shards", cuts_texts=cuts_texts)
     flat = [job for own in jobs for job in own]
     share = flat if task is None else _largest_first(flat)[task.number :: task.of]
     chosen = set(map(id, share))
@@ -72,7 +75,7 @@ def encode_sources(
         _encode(data, readings, missing, keys, tokenizer, dtype, workers, report, tell)
     if task is not None:
         return []
-    return [[_opened(job.root) for job in own] for own in jobs]
+    return [[_opened(job) for job in own] for own in jobs]
 
 
 def _largest_first(jobs: Sequence[ShardJob]) -> list[ShardJob]:
@@ -103,7 +106,6 @@ def _encode(
         keys=keys,
         tokenizer=tokenizer,
         engine=choice.name,
-        may_cut=choice.may_cut,
         known=known_chunks(missing[0].root.parent, dtype),
     )
     counter = _Counter(readings, total, report, stops=data.on_bad_record == "stop")
@@ -161,8 +163,8 @@ class _Counter:
         )
 
 
-def _opened(root: Path) -> StoredShard:
-    shard = open_shard(root)
+def _opened(job: ShardJob) -> StoredShard:
+    shard = open_shard(job.root, job.unit.first_file)
     if shard is None:
-        raise DataError(f"{root}: the tokens that were made there are gone; run it again")
+        raise DataError(f"{job.root}: the tokens that were made there are gone; run it again")
     return shard

@@ -11,8 +11,9 @@ from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
-from clusterlm.data.long_text import PIECE_BYTES, Cutter
-from clusterlm.data.sources import Chunk, Record, read_records
+from clusterlm.data.long_text import PIECE_BYTES
+from clusterlm.data.chunks import Chunk, Cutter, Record
+from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
 
@@ -61,7 +62,8 @@ class SourceItems:
     def of(self, chunk: Chunk, out: EncodedChunk) -> Iterator[Item]:
         """The items of a chunk, in order; what is left out is noted in `out`."""
         num_items = 0
-        for number, record in enumerate(read_records(chunk, self._cutter)):
+        for number, read in enumerate(read_records(chunk, self._cutter)):
+            record = read._replace(file=read.file - chunk.first_file) if chunk.first_file else read
             out.num_records += 1
             try:
                 if record.problem is not None:

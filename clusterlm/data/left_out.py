@@ -71,7 +71,7 @@ def write_quarantine(
                     "source": reading.place,
                     "place": place_of(reading.files, problem.file, problem.offset),
                     "reason": problem.detail,
-                    "record": raw_record(reading.files, problem.file, problem.offset),
+                    "record": raw_record(reading.files[problem.file], problem.offset),
                 }
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1

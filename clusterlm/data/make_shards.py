@@ -17,7 +17,7 @@ from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.shard_writer import ShardWriter
 from clusterlm.data.shards import ChunkRow
-from clusterlm.data.sources import Chunk
+from clusterlm.data.chunks import Chunk
 from clusterlm.data.units import Unit
 from clusterlm.data.workers import Answer, Encode, Flush, Write, crew_of, raise_failure
 
@@ -94,6 +94,7 @@ class _Making:
         self.writer = ShardWriter(
             job.root, dtype, is_masked=job.is_masked, is_coded=job.is_coded
         )
+        self.ended: set[int] = set()
         self.is_closed = False
         self.is_issued = False
         self.num_out = 0
@@ -115,8 +116,12 @@ class _Making:
             limit.end_record is None or record < limit.end_record
         )
 
-    def take(self, sizes: EncodedSizes) -> bool:
+    def take(self, chunk: Chunk, sizes: EncodedSizes) -> bool:
         """Whether a settled chunk is wanted; closes the job when nothing behind it is."""
+        if chunk.is_open and not sizes.num_records:
+            # nothing comes behind the end of a file whose length was not known
+            self.ended.add(chunk.first_file)
+            return False
         if self.is_closed:
             return False
         limit = self.job.limit
@@ -125,7 +130,7 @@ class _Making:
         self._num_records += sizes.num_records
         has_all = limit.num_documents is not None and self._num_documents >= limit.num_documents
         is_behind = limit.end_record is not None and self._num_records >= limit.end_record
-        self.is_closed = sizes.is_end or has_all or is_behind
+        self.is_closed = has_all or is_behind
         return True
 
 
@@ -135,6 +140,7 @@ class _Out:
 
     making: _Making
     index: int
+    chunk: Chunk
     worker: int
     sizes: EncodedSizes | None = None
     row: ChunkRow | None = None
@@ -178,7 +184,7 @@ class _Run:
         for job in jobs:
             making = _Making(job, self._dtype)
             self._open.append(making)
-            for index, chunk in enumerate(job.unit.chunks()):
+            for index, chunk in enumerate(job.unit.chunks(making.ended)):
                 if making.is_closed:
                     break
                 yield making, index, chunk
@@ -197,7 +203,7 @@ class _Run:
             making, index, chunk = found
             making.num_out += 1
             self._load[worker] += 1
-            self._out[self._num_issued] = _Out(making, index, worker)
+            self._out[self._num_issued] = _Out(making, index, chunk, worker)
             self._crew.send(worker, Encode(self._num_issued, chunk))
             self._num_issued += 1
 
@@ -223,11 +229,13 @@ class _Run:
             sizes, making = out.sizes, out.making
             place = None
             bad = [p for p in sizes.dropped if p.reason == BAD and making.matters(p)]
-            if making.take(sizes):
+            if making.take(out.chunk, sizes):
                 for problem in bad:
-                    self._on_bad(making.job, problem)
+                    place = problem._replace(file=problem.file + out.chunk.first_file)
+                    self._on_bad(making.job, place)
                 place = making.writer.place(sizes.num_tokens, sizes.num_documents)
-                out.row = sizes.row(out.index, place)
+                file = out.chunk.first_file - making.job.unit.first_file
+                out.row = sizes.row(out.index, file, place)
                 self._on_chunk(making.job, sizes)
             self._crew.send(out.worker, Write(self._num_settled, place))
             self._num_settled += 1

@@ -14,12 +14,12 @@ from pathlib import Path
 from clusterlm.data.files import SourceFile
 from clusterlm.data.fingerprint import hash_of, source_options, sources_of
 from clusterlm.data.hashes import HashMemo
-from clusterlm.data.hub import files_of
+from clusterlm.data.hub import resolve_files
 from clusterlm.data.make_shards import Limit, ShardJob
 from clusterlm.data.shards import FORMAT
-from clusterlm.data.slices import RowSlice
+from clusterlm.data.slices import RowSlice, parse_split
 from clusterlm.data.targets import is_coded, weight_table
-from clusterlm.data.units import Unit, units_of
+from clusterlm.data.units import Unit, counts_records, units_of
 from clusterlm.paths import cache_dir
 from clusterlm.spec.data import Data
 from clusterlm.spec.sources import ConversationSource, Source
@@ -60,7 +60,7 @@ class Reading:
     @property
     def rows(self) -> RowSlice | None:
         """Which of its records are wanted."""
-        return RowSlice.parse(self.source.split)
+        return parse_split(self.source.split)[1]
 
     @property
     def limit(self) -> Limit:
@@ -68,12 +68,9 @@ class Reading:
         rows = self.rows
         if rows is None or rows.needs_total:
             return Limit(num_documents=None if rows else self.source.max_documents)
-        first, end = rows.resolve(None)
+        first, end = rows.resolve()
         return Limit(first, end, self.source.max_documents)
 
-    @property
-    def is_limited(self) -> bool:
-        return self.limit != Limit()
 
 
 def reading_order(data: Data) -> list[Reading]:
@@ -83,7 +80,7 @@ def reading_order(data: Data) -> list[Reading]:
         DataError: a source is not there.
     """
     readings = [
-        Reading(place, source, files_of(source), is_held_back=i >= len(data.sources))
+        Reading(place, source, resolve_files(source), is_held_back=i >= len(data.sources))
         for i, (place, source) in enumerate(sources_of(data))
     ]
     return sorted(readings, key=lambda reading: not reading.is_held_back)
@@ -112,13 +109,21 @@ def source_keys(readings: Sequence[Reading], tokenizer: Path, dtype: str) -> tup
 
 
 def shard_jobs(
-    readings: Sequence[Reading], keys: Sequence[str], shards: Path
+    readings: Sequence[Reading], keys: Sequence[str], shards: Path, *, cuts_texts: bool
 ) -> list[list[ShardJob]]:
-    """The shards of each source, in reading order; which of them are there is not looked at."""
+    """The shards of each source, in reading order; which of them are there is not looked at.
+
+    Args:
+        readings: the sources.
+        keys: of each.
+        shards: their folder.
+        cuts_texts: long texts are read in pieces.
+    """
     memo = HashMemo(cache_dir() / ".hashes.json")
     jobs = []
     for number, (reading, key) in enumerate(zip(readings, keys, strict=True)):
-        units = units_of(reading.files, number, is_one=reading.is_limited)
+        in_order = counts_records(reading.source)
+        units = units_of(reading.files, number, cuts_texts=cuts_texts, in_order=in_order)
         jobs.append([_job(reading, unit, key, shards, memo) for unit in units])
     memo.save()
     return jobs
@@ -126,7 +131,7 @@ def shard_jobs(
 
 def _job(reading: Reading, unit: Unit, key: str, shards: Path, memo: HashMemo) -> ShardJob:
     limit = reading.limit
-    parts = [key, unit.key_parts(memo), vars(limit) if reading.is_limited else None]
+    parts = [key, unit.key_parts(memo), None if limit == Limit() else vars(limit)]
     return ShardJob(
         root=shards / hash_of(parts),
         unit=unit,

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from clusterlm.data.convert import BadRecord, Dropped, converter_of
 from clusterlm.data.reading import Reading
-from clusterlm.data.sources import Chunk, read_records
+from clusterlm.data.chunks import Buffer, Chunk
+from clusterlm.data.sources import read_records
 from clusterlm.data.units import units_of
 
 SAMPLE_BYTES = 20_000_000
@@ -67,9 +68,19 @@ def sample_of(readings: Sequence[Reading], *, max_bytes: int = SAMPLE_BYTES) -> 
     return Sample(readings, chosen, size, taken, of_bytes)
 
 
+class _AnyCutter:
+    """Cuts between any two characters: a sample need not know about tokens."""
+
+    def next_cut(self, buffer: Buffer, offset: int) -> int:
+        # bytes 10xxxxxx go on with a character
+        while offset < len(buffer) and buffer[offset : offset + 1][0] & 0xC0 == 0x80:
+            offset += 1
+        return offset
+
+
 def _texts_of(chunk: Chunk, reading: Reading) -> Iterator[str]:
     convert = converter_of(reading.source)
-    for record in read_records(chunk):
+    for record in read_records(chunk, _AnyCutter()):
         if record.problem is not None:
             continue
         try:

@@ -38,6 +38,7 @@ class ChunkRow:
 
     Attributes:
         number: its place among the chunks of the shard.
+        file: place of its first file among the files of the shard's unit.
         token_start, num_tokens: in tokens.bin; padding behind it is in neither.
         document_start, num_documents: in documents.bin.
         hash: xxh3_128 over its bytes in all files.
@@ -47,6 +48,7 @@ class ChunkRow:
 
     number: int
     key: str
+    file: int
     token_start: int
     num_tokens: int
     document_start: int
@@ -56,7 +58,6 @@ class ChunkRow:
     hash: str
     is_masked: bool = False
     is_coded: bool = False
-    is_end: bool = False
     domains: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     dropped: list[tuple[int, int, str, str, int, int]] = field(default_factory=list)
@@ -90,9 +91,15 @@ class ChunkArrays:
 
 @dataclass(frozen=True)
 class StoredShard:
-    """A shard that is whole; `files` maps names to sizes."""
+    """A shard that is whole.
+
+    Attributes:
+        files: sizes by name.
+        first_file: place of its unit's first file among those of the source.
+    """
 
     root: Path
+    first_file: int
     dtype: str
     num_tokens: int
     num_documents: int
@@ -119,8 +126,12 @@ class StoredShard:
         return total
 
     def problems(self) -> list[Problem]:
-        """Records that were left out, in order; of each chunk the first ones."""
-        return [problem for row in self.chunks for problem in row.problems]
+        """Records that were left out, in order, by file of the source; of each chunk the first."""
+        return [
+            problem._replace(file=self.first_file + row.file + problem.file)
+            for row in self.chunks
+            for problem in row.problems
+        ]
 
 
 def map_tokens(path: Path, dtype: str) -> TokenArray:
@@ -130,7 +141,7 @@ def map_tokens(path: Path, dtype: str) -> TokenArray:
     return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
-def open_shard(root: Path) -> StoredShard | None:
+def open_shard(root: Path, first_file: int = 0) -> StoredShard | None:
     """The shard in `root`; None unless it is there, finished, and every file has its size."""
     about = read_json(root / SHARD)
     if about is None or about.get("format") != FORMAT:
@@ -141,7 +152,7 @@ def open_shard(root: Path) -> StoredShard | None:
             return None
     rows = tuple(ChunkRow.of(row) for row in about["chunks"])
     counts = (about["num_tokens"], about["num_documents"], about["files"])
-    return StoredShard(root, about["dtype"], *counts, rows)
+    return StoredShard(root, first_file, about["dtype"], *counts, rows)
 
 
 def is_whole(root: Path) -> bool:

@@ -133,7 +133,7 @@ def _rows_of(shards: Sequence[StoredShard], base: int, domains: dict[str, int]) 
                     length=lengths,
                     trained=own["trained"].astype(np.int64),
                     digest=own["digest"],
-                    file=own["file"].astype(np.int64),
+                    file=shard.first_file + chunk.file + own["file"].astype(np.int64),
                     offset=own["offset"].astype(np.int64),
                     record=records + own["record"].astype(np.int64),
                     domain=table[np.minimum(own["domain"], len(names))],

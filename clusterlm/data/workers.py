@@ -22,7 +22,7 @@ from typing import Protocol
 
 from clusterlm.data.encode import EncodedSizes, EncodeOptions, Encoder
 from clusterlm.data.shard_writer import Place, flush_files, write_chunk
-from clusterlm.data.sources import Chunk
+from clusterlm.data.chunks import Chunk
 from clusterlm.errors import ClusterLMError, DataError
 
 
