@@ -88,9 +88,7 @@ def choose_documents(
         stored = stored.drop(dropped, "near_duplicate")
     if dedup.decontaminate is not None:
         settings = (dedup.decontaminate, tuple(fractions))
-        found = memory.recall(
-            stored, settings, lambda: _contaminated(stored, look, settings)
-        )
+        found = memory.recall(stored, settings, lambda: _contaminated(stored, look, settings))
         num_contaminated = int(found["dropped"].sum())
         stored = stored.drop(found["dropped"], "contaminated")
     return Chosen(stored, num_near, num_compared, num_contaminated)
@@ -114,9 +112,7 @@ class _Part:
 class _Look:
     """Looks at the tokens of documents, part by part, in worker processes where it is worth it."""
 
-    def __init__(
-        self, shards: Sequence[Shard], dtype: str, workers: int, report: Report
-    ) -> None:
+    def __init__(self, shards: Sequence[Shard], dtype: str, workers: int, report: Report) -> None:
         self.files = ShardFiles(shards, dtype)
         self._dtype, self._workers, self._report = dtype, workers, report
 
@@ -167,7 +163,9 @@ def _mapping(workers: int) -> Iterator[Run]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context)
     try:
-        yield lambda function, parts, rest: pool.map(function, parts, *([r] * len(parts) for r in rest))
+        yield lambda function, parts, rest: pool.map(
+            function, parts, *([r] * len(parts) for r in rest)
+        )
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -242,9 +240,8 @@ class _Memory:
         for column in (stored.table.starts, stored.table.lengths, stored.table.is_held_back):
             state.update(np.ascontiguousarray(column).data)
         path = self._folder / f"{state.hexdigest()}.npz"
-        with suppress(OSError, ValueError, KeyError):
-            with np.load(path) as known:
-                return dict(known)
+        with suppress(OSError, ValueError, KeyError), np.load(path) as known:
+            return dict(known)
         found = find()
         # a cache that may only be read is no reason to fail here
         with suppress(OSError):

@@ -16,22 +16,22 @@ from pathlib import Path
 import numpy as np
 
 from clusterlm.data.batch import Batches
+from clusterlm.data.chunks import Chunk
+from clusterlm.data.content import content_key
 from clusterlm.data.dedup import digest_of
 from clusterlm.data.documents import DOCUMENT, EncodedChunk, Problem, token_dtype
 from clusterlm.data.engines import open_engine
+from clusterlm.data.hashes import HashMemo
 from clusterlm.data.items import Item, SourceItems
 from clusterlm.data.long_text import cut_rule
 from clusterlm.data.shard_writer import Place
 from clusterlm.data.shards import ChunkArrays, ChunkRow, read_chunk
-from clusterlm.data.chunks import Chunk
-from clusterlm.data.content import content_key
-from clusterlm.data.hashes import HashMemo
 from clusterlm.data.sources import bytes_taken
-from clusterlm.paths import cache_dir
 from clusterlm.data.targets import is_coded
 from clusterlm.data.token_bytes import ByteOffsets
 from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.paths import cache_dir
 from clusterlm.spec.sources import ConversationSource, Source, TextSource
 
 BATCH_CHARS = 1 << 20

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import orjson
 
 from clusterlm.data.chat import ChatTemplate
+from clusterlm.data.chunks import Chunk, Cutter, Record
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
 from clusterlm.data.long_text import PIECE_BYTES
-from clusterlm.data.chunks import Chunk, Cutter, Record
 from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
@@ -82,9 +82,7 @@ class SourceItems:
                 flags = BROKEN | (CONTINUES if chunk.start else 0)
                 yield Item([""], b"\0" * 16, record.file, record.offset, number, flags=flags)
 
-    def _items(
-        self, chunk: Chunk, record: Record, number: int, out: EncodedChunk
-    ) -> list[Item]:
+    def _items(self, chunk: Chunk, record: Record, number: int, out: EncodedChunk) -> list[Item]:
         if chunk.is_piece:
             return self._piece(chunk, record)
         content = self._convert(record.value)

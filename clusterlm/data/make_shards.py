@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clusterlm.data.chunks import Chunk
 from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.shard_writer import ShardWriter
 from clusterlm.data.shards import ChunkRow
-from clusterlm.data.chunks import Chunk
 from clusterlm.data.units import Unit
 from clusterlm.data.workers import Answer, Encode, Flush, Write, crew_of, raise_failure
 
@@ -91,9 +91,7 @@ class _Making:
 
     def __init__(self, job: ShardJob, dtype: str) -> None:
         self.job = job
-        self.writer = ShardWriter(
-            job.root, dtype, is_masked=job.is_masked, is_coded=job.is_coded
-        )
+        self.writer = ShardWriter(job.root, dtype, is_masked=job.is_masked, is_coded=job.is_coded)
         self.ended: set[int] = set()
         self.is_closed = False
         self.is_issued = False

@@ -1,5 +1,6 @@
 """From the kept documents to the blocks of each split; says where a document stands that is too
-long."""
+long.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clusterlm.data import token_bytes
 from clusterlm.data.mix import SourceShare
 from clusterlm.data.overlong import OverlongConversation
 from clusterlm.data.pack_stream import NewlineTokens
@@ -18,7 +20,6 @@ from clusterlm.data.shard_files import ShardFiles
 from clusterlm.data.sources import place_of
 from clusterlm.data.stored import Stored
 from clusterlm.data.summary import dropped_in_words
-from clusterlm.data.token_bytes import newline_tables
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 
@@ -36,7 +37,7 @@ def plan_blocks(
     shares = [SourceShare.of(reading.place, reading.source) for reading in readings]
     newline = NewlineTokens(*([np.zeros(0, dtype=np.bool_)] * 2))
     if data.packing == "paragraph_start":
-        newline = NewlineTokens(*newline_tables(tokenizer / "tokenizer.json"))
+        newline = NewlineTokens(*token_bytes.newline_tables(tokenizer / "tokenizer.json"))
     try:
         return plan_splits(stored.table, data, shares, newline, tokens)
     except OverlongConversation as error:

@@ -72,7 +72,6 @@ class Reading:
         return Limit(first, end, self.source.max_documents)
 
 
-
 def reading_order(data: Data) -> list[Reading]:
     """All sources, what is held back first.
 

@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from clusterlm.data.chunks import Buffer, Chunk
 from clusterlm.data.convert import BadRecord, Dropped, converter_of
 from clusterlm.data.reading import Reading
-from clusterlm.data.chunks import Buffer, Chunk
 from clusterlm.data.sources import read_records
 from clusterlm.data.units import units_of
 

@@ -85,9 +85,7 @@ class _Rows:
         return _Rows(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
-def read_stored(
-    readings: Sequence[Reading], shards: Sequence[Sequence[StoredShard]]
-) -> Stored:
+def read_stored(readings: Sequence[Reading], shards: Sequence[Sequence[StoredShard]]) -> Stored:
     """The documents of all sources, as far as rows and limits ask for them.
 
     Args:

@@ -31,9 +31,7 @@ class Targets:
     def __init__(self, source: ConversationSource) -> None:
         weights = dict(source.role_weights) or TRAINED_ROLES
         self.table = weight_table(source)
-        self._codes = {
-            role: self.table.index(weight) for role, weight in weights.items() if weight
-        }
+        self._codes = {role: self.table.index(weight) for role, weight in weights.items() if weight}
         self._everything = not source.only_target_loss
         self._last_only = source.train_turns == "last"
 

@@ -21,7 +21,7 @@ from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
 from clusterlm.data.sample import Sample, sample_of
 from clusterlm.data.summary import size_in_words
-from clusterlm.data.tokenizer import fetch_tokenizer, train_tokenizer, write_template
+from clusterlm.data.tokenizer import fetch_tokenizer, train_tokenizer
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Data, Tokenizer
 

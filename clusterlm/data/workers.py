@@ -20,9 +20,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
 
+from clusterlm.data.chunks import Chunk
 from clusterlm.data.encode import EncodedSizes, EncodeOptions, Encoder
 from clusterlm.data.shard_writer import Place, flush_files, write_chunk
-from clusterlm.data.chunks import Chunk
 from clusterlm.errors import ClusterLMError, DataError
 
 
