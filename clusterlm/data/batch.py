@@ -140,7 +140,8 @@ class Batches:
         if item.targets is None:
             return item.has_prefix, int(item.has_end)
         source, prefix = self._conversations, self._vocabulary.prefix
-        assert source is not None and codes is not None
+        assert source is not None
+        assert codes is not None
         before = source.add_bos and tuple(ids[: len(prefix)].tolist()) != prefix
         if not source.add_eos:
             return before, 0

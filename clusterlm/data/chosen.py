@@ -84,8 +84,8 @@ def choose_documents(
     if dedup.near is not None:
         spec = dedup.near
         found = memory.recall(stored, spec, lambda: _near(stored, look, spec))
-        dropped, num_near, num_compared = found["dropped"], *found["counts"].tolist()
-        stored = stored.drop(dropped, "near_duplicate")
+        num_near, num_compared = (int(number) for number in found["counts"])
+        stored = stored.drop(found["dropped"], "near_duplicate")
     if dedup.decontaminate is not None:
         settings = (dedup.decontaminate, tuple(fractions))
         found = memory.recall(stored, settings, lambda: _contaminated(stored, look, settings))
@@ -247,6 +247,6 @@ class _Memory:
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-            np.savez(aside, **found)
+            np.savez(aside, allow_pickle=False, **found)
             os.replace(aside, path)
         return found

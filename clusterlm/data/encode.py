@@ -92,7 +92,7 @@ class EncodedSizes:
             is_coded=self.is_coded,
             domains=self.domains,
             counts=self.counts,
-            dropped=[tuple(problem) for problem in self.dropped],
+            dropped=list(self.dropped),
         )
 
 

@@ -56,8 +56,7 @@ class SourceItems:
         self._source = source
         self._cutter = cutter
         self._template = template
-        is_conversation = isinstance(source, ConversationSource)
-        self._targets = Targets(source) if is_conversation else None
+        self._targets = Targets(source) if isinstance(source, ConversationSource) else None
 
     def of(self, chunk: Chunk, out: EncodedChunk) -> Iterator[Item]:
         """The items of a chunk, in order; what is left out is noted in `out`."""
@@ -99,7 +98,8 @@ class SourceItems:
         return items
 
     def _conversation(self, content: Conversation, record: Record, number: int) -> Item:
-        assert self._targets is not None and self._template is not None
+        assert self._targets is not None
+        assert self._template is not None
         messages, tools = content.messages, content.tools
         try:
             rendered = self._template.render_with_spans(messages, tools)

@@ -229,8 +229,8 @@ class _Run:
             bad = [p for p in sizes.dropped if p.reason == BAD and making.matters(p)]
             if making.take(out.chunk, sizes):
                 for problem in bad:
-                    place = problem._replace(file=problem.file + out.chunk.first_file)
-                    self._on_bad(making.job, place)
+                    file = problem.file + out.chunk.first_file
+                    self._on_bad(making.job, problem._replace(file=file))
                 place = making.writer.place(sizes.num_tokens, sizes.num_documents)
                 file = out.chunk.first_file - making.job.unit.first_file
                 out.row = sizes.row(out.index, file, place)

@@ -1,6 +1,4 @@
-"""From the kept documents to the blocks of each split; says where a document stands that is too
-long.
-"""
+"""From the kept documents to the blocks of each split, with the places of what is too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the folder of prepared data: the plan of blocks, the tokenizer, the manifest, READY last."""
+"""Writes the folder of prepared data: plan of blocks, tokenizer, manifest, READY last."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import IO
 import numpy as np
 
 from clusterlm.data.aside import WRITER, Aside, remove_dead
-from clusterlm.data.blocks import PLAN_COLUMNS, plan_file
+from clusterlm.data.blocks import plan_file
 from clusterlm.data.hashes import hash_file
-from clusterlm.data.pack import Plan
+from clusterlm.data.pack import PLAN_COLUMNS, Plan
 from clusterlm.data.tokenizer_stage import copy_tokenizer
 from clusterlm.data.whole import Manifest, why_not_whole
 from clusterlm.node.files import write_json
@@ -20,7 +20,7 @@ from clusterlm.paths import CachePaths
 
 
 class PreparedFolder:
-    """Prepared data in the making; as a context manager, it leaves nothing behind unless published."""
+    """Prepared data in the making; a context manager that leaves nothing unless published."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -1,5 +1,4 @@
-"""The sources in the order of reading, each with its shards: those that are there, and those to be
-made.
+"""The sources in the order of reading, each with the shards that it needs.
 
 What is held back is read first, then the sources in the order of the YAML: of two copies of a
 document the first one read is kept.

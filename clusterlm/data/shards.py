@@ -5,7 +5,7 @@
       documents.bin    one row a document, see DOCUMENT
       trained.bin      conversations: 1 bit a token; bit i is token i
       codes.bin        conversations with role weights: 1 byte a token
-      shard.json       written last: its chunks, with place, counts, left-out records and hash of each
+      shard.json       written last: its chunks, with place, counts, left-out records and hash
 
 The key is made of the content of the source, the tokenizer, the template, the options that change
 tokens. It does not hold the block size, the split, the mix, dedup, the number of workers or the
@@ -60,7 +60,7 @@ class ChunkRow:
     is_coded: bool = False
     domains: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    dropped: list[tuple[int, int, str, str, int, int]] = field(default_factory=list)
+    dropped: list[Problem] = field(default_factory=list)
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> ChunkRow:
@@ -187,10 +187,14 @@ def _part(path: Path, start: int, count: int, dtype: np.dtype[Any]) -> Any:
 
 
 def _bits(root: Path, row: ChunkRow) -> bytes:
-    return _part(
-        root / TRAINED, row.token_start // 8, -(-row.num_tokens // 8), np.dtype("u1")
-    ).tobytes()
+    return _bytes(root / TRAINED, row.token_start // 8, -(-row.num_tokens // 8))
 
 
 def _codes(root: Path, row: ChunkRow) -> bytes:
-    return _part(root / CODES, row.token_start, row.num_tokens, np.dtype("u1")).tobytes()
+    return _bytes(root / CODES, row.token_start, row.num_tokens)
+
+
+def _bytes(path: Path, start: int, count: int) -> bytes:
+    with path.open("rb") as handle:
+        handle.seek(start)
+        return handle.read(count)

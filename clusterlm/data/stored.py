@@ -81,7 +81,7 @@ class _Rows:
     domain: Numbers
     flags: Numbers
 
-    def where(self, chosen: Mask | slice) -> _Rows:
+    def where(self, chosen: Mask | Numbers) -> _Rows:
         return _Rows(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
@@ -170,7 +170,9 @@ def _wanted(reading: Reading, rows: _Rows, num_records: int) -> Mask:
     wanted = np.ones(len(rows.start), dtype=np.bool_)
     if reading.rows is not None:
         first, end = reading.rows.resolve(num_records)
-        wanted &= (rows.record >= first) & (rows.record < end)
+        wanted &= rows.record >= first
+        if end is not None:
+            wanted &= rows.record < end
     if reading.source.max_documents is not None:
         wanted &= np.cumsum(wanted) <= reading.source.max_documents
     return wanted

@@ -50,7 +50,7 @@ class TokenMasks:
             # every text in a range of bytes of its own, also where another one does not add up
             shift = bases - upto[begins]
             starts = upto[:-1] + np.repeat(shift, ends - begins)
-        for i in np.flatnonzero(~exact):
+        for i in np.flatnonzero(~exact).tolist():
             here = slice(int(begins[i]), int(ends[i]))
             starts[here] = bases[i] + self._slow_starts(texts[i], ids[here])
         return _codes_of(starts, targets, bases)
