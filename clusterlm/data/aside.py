@@ -69,10 +69,22 @@ def dead_folders(parent: Path, *, now: float) -> list[Path]:
     return [folder for folder in sorted(parent.glob(f".*.{_ASIDE}")) if _is_dead(folder, now)]
 
 
-def remove_dead(parent: Path, *, now: float | None = None) -> None:
-    """Remove what dead writers left in `parent`."""
-    for folder in dead_folders(parent, now=time.time() if now is None else now):
-        shutil.rmtree(folder, ignore_errors=True)
+def remove_dead(
+    parent: Path, *, now: float | None = None, but_for: Callable[[Path], bool] | None = None
+) -> None:
+    """Remove what dead writers left in `parent`.
+
+    Args:
+        parent: where they wrote.
+        now: unix time.
+        but_for: says of a place whether what was meant for it is still of use; a day at most.
+    """
+    now = time.time() if now is None else now
+    for folder in dead_folders(parent, now=now):
+        meant_for = parent / folder.name[1:].partition(".")[0]
+        is_fresh = now - folder.stat().st_mtime < STALE_AFTER_S
+        if not (but_for is not None and is_fresh and but_for(meant_for)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_dead(folder: Path, now: float) -> bool:

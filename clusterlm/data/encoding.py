@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clusterlm.data.aside import remove_dead
 from clusterlm.data.documents import Problem, token_dtype
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.engine_choice import choose_engine
@@ -118,6 +119,8 @@ def _encode(
         on_bad=counter.refuse,
     )
     tell(counter.words())
+    # what killed writers left was used, or is for somebody else's shards
+    remove_dead(missing[0].root.parent, but_for=lambda root: not is_whole(root))
 
 
 class _Counter:

@@ -66,3 +66,12 @@ def cut_text(data: bytes) -> Iterator[bytes]:
         end = next_cut(data, (start // PIECE_BYTES + 1) * PIECE_BYTES)
         yield data[start:end]
         start = end
+
+
+class Cutter:
+    next_cut = staticmethod(next_cut)
+    cut_text = staticmethod(cut_text)
+
+
+def cut_rule(path):
+    return Cutter()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterlm.data.chunks import Chunk
@@ -18,8 +18,10 @@ from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.shard_writer import ShardWriter
 from clusterlm.data.shards import ChunkRow
+from clusterlm.data.files import SourceFile
 from clusterlm.data.units import Unit
 from clusterlm.data.workers import Answer, Encode, Flush, Write, crew_of, raise_failure
+from clusterlm.errors import DataError
 
 AHEAD = 2
 """Chunks that a worker has before it, so that it never waits."""
@@ -43,13 +45,24 @@ class Limit:
 
 @dataclass
 class ShardJob:
-    """A shard to be made."""
+    """A shard to be made.
+
+    Attributes:
+        stamps: of the unit's files when their content was looked at.
+    """
 
     root: Path
     unit: Unit
     is_masked: bool
     is_coded: bool
-    limit: Limit = field(default_factory=Limit)
+    limit: Limit
+    stamps: tuple[tuple[int, int, int], ...]
+
+
+def file_stamps(files: Sequence[SourceFile]) -> tuple[tuple[int, int, int], ...]:
+    """Size and times of each file: the same, as long as nobody has written into it."""
+    stats = [file.path.stat() for file in files]
+    return tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
 
 
 OnChunk = Callable[[ShardJob, EncodedSizes], None]
@@ -207,8 +220,7 @@ class _Run:
 
     def _take(self, worker: int, answer: Answer) -> None:
         if answer.order is Flush:
-            self._flushing[answer.number].writer.finish()
-            del self._flushing[answer.number]
+            self._finish(self._flushing.pop(answer.number))
             return
         if answer.order is Encode:
             self._load[worker] -= 1
@@ -237,6 +249,16 @@ class _Run:
                 self._on_chunk(making.job, sizes)
             self._crew.send(out.worker, Write(self._num_settled, place))
             self._num_settled += 1
+
+    def _finish(self, making: _Making) -> None:
+        job = making.job
+        if file_stamps(job.unit.files) != job.stamps:
+            # under its key it would be found for a content that it does not hold
+            making.writer.discard()
+            raise DataError(
+                f"{job.unit.files[0].path} (or one beside it) changed while it was read; start again"
+            )
+        making.writer.finish()
 
     def _finish_done(self) -> None:
         for making in [making for making in self._open if making.is_done]:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from clusterlm.data import token_bytes
 from clusterlm.data.mix import SourceShare
 from clusterlm.data.overlong import OverlongConversation
-from clusterlm.data.pack_stream import NewlineTokens
 from clusterlm.data.plan import SplitPlan, plan_splits
 from clusterlm.data.reading import Reading
 from clusterlm.data.shard_files import ShardFiles
 from clusterlm.data.sources import place_of
 from clusterlm.data.stored import Stored
 from clusterlm.data.summary import dropped_in_words
+from clusterlm.data.token_bytes import NewlineTokens
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 
@@ -33,9 +32,7 @@ def plan_blocks(
     """
     _require_documents(stored, readings)
     shares = [SourceShare.of(reading.place, reading.source) for reading in readings]
-    newline = NewlineTokens(*([np.zeros(0, dtype=np.bool_)] * 2))
-    if data.packing == "paragraph_start":
-        newline = NewlineTokens(*token_bytes.newline_tables(tokenizer / "tokenizer.json"))
+    newline = NewlineTokens.of(tokenizer / "tokenizer.json")
     try:
         return plan_splits(stored.table, data, shares, newline, tokens)
     except OverlongConversation as error:

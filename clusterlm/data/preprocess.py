@@ -130,13 +130,13 @@ def preprocess(
         shards = encode_sources(
             data, readings, tokenizer.folder, cache, workers=workers, report=report, tell=tell
         )
-        if changed := differences(parts, describe(data)):
-            raise DataError("the data changed while it was read: " + "; ".join(changed))
         with PreparedFolder(root) as folder:
             folder.write_tokenizer(tokenizer.folder)
             manifest = prepare_blocks(
                 data, readings, shards, folder, tokenizer.folder, workers=workers, report=report
             )
+            if changed := differences(parts, describe(data)):
+                raise DataError("the data changed while it was read: " + "; ".join(changed))
             about = {"fingerprint": found, "parts": parts, "tokenizer": tokenizer.about}
             folder.publish(about | manifest)
         return open_cache(root, found).manifest

@@ -14,7 +14,7 @@ from clusterlm.data.files import SourceFile
 from clusterlm.data.fingerprint import hash_of, source_options, sources_of
 from clusterlm.data.hashes import HashMemo
 from clusterlm.data.hub import resolve_files
-from clusterlm.data.make_shards import Limit, ShardJob
+from clusterlm.data.make_shards import Limit, ShardJob, file_stamps
 from clusterlm.data.shards import FORMAT
 from clusterlm.data.slices import RowSlice, parse_split
 from clusterlm.data.targets import is_coded, weight_table
@@ -129,6 +129,8 @@ def shard_jobs(
 
 def _job(reading: Reading, unit: Unit, key: str, shards: Path, memo: HashMemo) -> ShardJob:
     limit = reading.limit
+    # before the content is looked at, so that a change in between shows
+    stamps = file_stamps(unit.files)
     parts = [key, unit.key_parts(memo), None if limit == Limit() else vars(limit)]
     return ShardJob(
         root=shards / hash_of(parts),
@@ -136,4 +138,5 @@ def _job(reading: Reading, unit: Unit, key: str, shards: Path, memo: HashMemo) -
         is_masked=reading.is_conversation,
         is_coded=bool(reading.weights),
         limit=limit,
+        stamps=stamps,
     )

@@ -100,6 +100,10 @@ class ShardWriter:
                 path.unlink()
         self._aside.publish(is_whole)
 
+    def discard(self) -> None:
+        """Throw everything away."""
+        self._aside.discard()
+
     def leave(self) -> None:
         """Stop here: what was written stays, for the next writer; nothing is not kept."""
         if self._rows:

@@ -29,7 +29,7 @@ class Targets:
     """Finds the targets of the conversations of one source."""
 
     def __init__(self, source: ConversationSource) -> None:
-        weights = dict(source.role_weights) or TRAINED_ROLES
+        weights = TRAINED_ROLES | dict(source.role_weights)
         self.table = weight_table(source)
         self._codes = {role: self.table.index(weight) for role, weight in weights.items() if weight}
         self._everything = not source.only_target_loss
@@ -54,8 +54,8 @@ class Targets:
 
 def weight_table(source: ConversationSource) -> tuple[float, ...]:
     """The weights that codes mean; code 0 is never trained."""
-    weights = {weight for weight in source.role_weights.values() if weight} or {1.0}
-    return (0.0, *sorted(weights))
+    weights = (TRAINED_ROLES | dict(source.role_weights)).values()
+    return (0.0, *sorted({weight for weight in weights if weight}))
 
 
 def is_coded(source: ConversationSource) -> bool:

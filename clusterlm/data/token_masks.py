@@ -47,6 +47,7 @@ class TokenMasks:
             widths = self._offsets.lengths[ids]
             upto = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths)])
             exact = upto[ends] - upto[begins] == sizes
+            exact &= np.array([text.isascii() or self._offsets.keeps(text) for text in texts])
             # every text in a range of bytes of its own, also where another one does not add up
             shift = bases - upto[begins]
             starts = upto[:-1] + np.repeat(shift, ends - begins)
