@@ -87,6 +87,7 @@ def test_every_mistake_is_named_at_once_with_its_line(load: Load) -> None:
         ({"data.dedup": {"zzz": 1}}, "data.dedup.zzz", "accepted: exact"),
         (source(layout="sharegtp"), "data.sources[0].layout", "mean `sharegpt`?"),
         (source(where={"lang": {"a": 1}}), "data.sources[0].where.lang", "a mapping"),
+        (source(where={"lang": [[1]]}), "data.sources[0].where.lang[0]", "true, false or null"),
         (source(where=["lang"]), "data.sources[0].where", "write a mapping"),
         (source(role_weights={"bot": 1.0}), "data.sources[0].role_weights.bot", "accepted: system"),
         (source(role_weights={"user": 2.0}), "data.sources[0].role_weights.user", "at most 1"),
@@ -120,6 +121,12 @@ def test_a_mistake_says_what_was_found_and_what_is_accepted(
     refuse: Refuse, changes: dict[str, Any], where: str, says: str
 ) -> None:
     assert says in refuse(changes)[where]
+
+
+def test_a_value_that_fits_none_of_many_types_is_one_mistake(load: Load) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(source(where={"lang": {"a": 1}}))
+    assert len(caught.value.problems) == 1
 
 
 def test_rules_between_sound_sections_run_beside_a_broken_one(refuse: Refuse) -> None:
