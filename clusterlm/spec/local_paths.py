@@ -55,6 +55,9 @@ def looks_like_path(text: str) -> bool:
 
 def _absolute_converter(text: str, folder: str) -> str:
     """`conv.py:f` and, where there is such a file, `conv.f` and `package.conv:f`."""
+    if text.endswith(".py"):
+        # names no function; a rule says so
+        return text
     module, colon, name = text.rpartition(":" if ":" in text else ".")
     if module.endswith(".py") and colon == ":":
         return f"{absolute(module, folder)}:{name}"

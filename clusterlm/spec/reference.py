@@ -36,7 +36,7 @@ every mistake at once, each with its place and line. Keys that are not listed he
 - **Paths** are relative to the folder of the YAML. `~` is your home, `{stdlib}` the folder of
   Python's standard library; put a path that begins with `{` or `*` in quotes. A model or tokenizer
   `name` is a folder if there is one of that name, or if it begins with `./`, `../`, `/` or `~`;
-  else it is a hub id.
+  else it is a hub id. A dataset on the hub stands under `hub`, never under `path`.
 - **Text that looks like something else** stays what you typed: `12:30:00`, `2026-01-01` and `0755`
   are no numbers. Values under `env` are text whatever they look like. `yes`, `no`, `on` and `off`
   are accepted where a key is true or false.

@@ -99,11 +99,13 @@ def _function_problem(path: str, name: str) -> str | None:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
-        return f"{shown(path)} is no Python file that can be read{f', line {line}' if line else ''}"
+        place = f"{os.path.basename(path)}, line {line}" if line else os.path.basename(path)
+        return f"{shown(place)} cannot be read as Python"
     names = _defined(tree)
     if name in names:
         return None
-    return f"{shown(path)} has no function {shown(name)}; {did_you_mean(name, names)}"
+    file = shown(os.path.basename(path))
+    return f"{file} has no function {shown(name)}; {did_you_mean(name, names)}"
 
 
 def _defined(tree: Any) -> list[str]:
