@@ -17,6 +17,9 @@ from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
 
+NO_DIGEST = b"\0" * 16
+"""Of a piece without words: it adds nothing to what stands for its document."""
+
 
 @dataclass
 class Item:
@@ -79,7 +82,7 @@ class SourceItems:
             out.leave_out(Problem(record.file, record.offset, *why, number, num_items))
             if chunk.is_piece:
                 flags = BROKEN | (CONTINUES if chunk.start else 0)
-                yield Item([""], b"\0" * 16, record.file, record.offset, number, flags=flags)
+                yield Item([""], NO_DIGEST, record.file, record.offset, number, flags=flags)
 
     def _items(self, chunk: Chunk, record: Record, number: int, out: EncodedChunk) -> list[Item]:
         if chunk.is_piece:
@@ -132,7 +135,8 @@ class SourceItems:
         is_first = chunk.start == 0
         if not text and not is_first and not chunk.is_last:
             return []
-        item = self._text(text, record, 0)
+        digest = digest_of(text.encode()) if text else NO_DIGEST
+        item = Item([text], digest, record.file, record.offset, 0)
         item.flags = 0 if is_first else CONTINUES
         item.has_prefix, item.has_end = is_first, chunk.is_last
         return [item]
