@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clusterlm.data.dedup import distinct
 from clusterlm.data.documents import Mask, Numbers, TokenArray
 from clusterlm.data.order import Keys, mix
 
@@ -68,7 +69,7 @@ def shingles_of(tokens: TokenArray, width: int) -> Keys:
     """The hashes of one document's windows, ascending and each once."""
     none = np.zeros(1, dtype=np.int64)
     parts = windows_of(tokens, none, np.array([len(tokens)]), width)
-    return np.unique(np.concatenate([part.hashes for part in parts]))
+    return distinct(np.concatenate([part.hashes for part in parts]))
 
 
 def hash_windows(tokens: TokenArray, width: int) -> Keys:
