@@ -99,7 +99,7 @@ def source_keys(readings: Sequence[Reading], tokenizer: Path, dtype: str) -> tup
                 "encoding": ENCODING,
                 "dtype": dtype,
                 "tokenizer": all_of_it if reading.is_conversation else words,
-                "options": source_options(reading.source, memo),
+                "options": source_options(reading.source),
             }
         )
         for reading in readings
