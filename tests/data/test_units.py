@@ -42,7 +42,7 @@ def _files(folder: Path) -> list[SourceFile]:
     return list_files(TextSource(kind="text", path=str(folder)))
 
 
-def _chunks(unit: Unit, limit: int = 200) -> list[Chunk]:
+def _chunks(unit: Unit) -> list[Chunk]:
     """The chunks of a unit that hold something; of an open file, the first."""
     if not unit.is_open_ended:
         return list(unit.chunks())
