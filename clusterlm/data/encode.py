@@ -18,12 +18,12 @@ import numpy as np
 from clusterlm.data.batch import Batches
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.content import content_key
+from clusterlm.data.cut_rules import cut_rule
 from clusterlm.data.dedup import digest_of
 from clusterlm.data.documents import DOCUMENT, EncodedChunk, Problem, token_dtype
 from clusterlm.data.engines import open_engine
 from clusterlm.data.hashes import HashMemo
 from clusterlm.data.items import Item, SourceItems
-from clusterlm.data.long_text import cut_rule
 from clusterlm.data.shard_writer import Place
 from clusterlm.data.shards import ChunkArrays, ChunkRow, read_chunk
 from clusterlm.data.sources import bytes_taken
@@ -49,6 +49,7 @@ class EncodeOptions:
         keys: of each source: all that makes tokens of its content.
         tokenizer: its folder.
         engine: that tokenizes.
+        may_cut: long texts may be cut where that changes no token.
         known: chunks that lie in other shards, by their key.
     """
 
@@ -56,6 +57,7 @@ class EncodeOptions:
     keys: tuple[str, ...]
     tokenizer: Path
     engine: str
+    may_cut: bool
     known: Known = field(default_factory=dict)
 
 
@@ -106,7 +108,7 @@ class Encoder:
         self._vocabulary = load_vocabulary(options.tokenizer)
         self._dtype = np.dtype(token_dtype(self._vocabulary.size))
         self._engine = open_engine(options.engine, tokenizer)
-        self._cutter = cut_rule(tokenizer)
+        self._cutter = cut_rule(tokenizer) if options.may_cut else None
         self._masks = TokenMasks(ByteOffsets.of(tokenizer), self._vocabulary.encoder)
         self._memo = HashMemo(cache_dir() / ".hashes.json")
         self._items: dict[int, SourceItems] = {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import orjson
 
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.chunks import Chunk, Cutter, Record
+from clusterlm.data import chunks
+from clusterlm.data.chunks import Chunk, Record
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
-from clusterlm.data.long_text import PIECE_BYTES
+from clusterlm.data.long_text import PIECE_BYTES, Cutter
 from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
@@ -123,11 +125,23 @@ class SourceItems:
     def _text(self, text: str, record: Record, number: int) -> Item:
         raw = text.encode()
         file, offset = record.file, record.offset
+        texts = self._cut(text, raw)
+        return Item(texts, self._digest(raw), file, offset, number)
+
+    def _cut(self, text: str, raw: bytes, *, is_start: bool = True) -> list[str]:
         if self._cutter is None or len(raw) <= PIECE_BYTES:
-            return Item([text], digest_of(raw), file, offset, number)
-        pieces = list(self._cutter.cut_text(raw))
-        digest = digest_of_pieces([digest_of(piece) for piece in pieces])
-        return Item([piece.decode() for piece in pieces], digest, file, offset, number)
+            return [text]
+        pieces = self._cutter.cut_text(raw, is_start=is_start)
+        return [piece.decode() for piece in pieces]
+
+    def _digest(self, raw: bytes) -> bytes:
+        """What stands for a document; the same for a row and for a file that comes in pieces."""
+        if self._cutter is None or len(raw) <= chunks.CHUNK_BYTES:
+            return digest_of(raw)
+        grid = range(chunks.CHUNK_BYTES, len(raw), chunks.CHUNK_BYTES)
+        bounds = [0, *(self._cutter.next_cut(raw, place) for place in grid), len(raw)]
+        pieces = [raw[a:b] for a, b in pairwise(bounds) if a < b]
+        return digest_of_pieces([digest_of(piece) for piece in pieces])
 
     def _piece(self, chunk: Chunk, record: Record) -> list[Item]:
         """A piece of a long file; the rows of its pieces are joined when documents are chosen."""
@@ -135,8 +149,10 @@ class SourceItems:
         is_first = chunk.start == 0
         if not text and not is_first and not chunk.is_last:
             return []
-        digest = digest_of(text.encode()) if text else NO_DIGEST
-        item = Item([text], digest, record.file, record.offset, 0)
+        raw = text.encode()
+        digest = digest_of(raw) if raw else NO_DIGEST
+        texts = self._cut(text, raw, is_start=is_first)
+        item = Item(texts, digest, record.file, record.offset, 0)
         item.flags = 0 if is_first else CONTINUES
         item.has_prefix, item.has_end = is_first, chunk.is_last
         return [item]

@@ -16,9 +16,9 @@ from pathlib import Path
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
+from clusterlm.data.files import SourceFile
 from clusterlm.data.shard_writer import ShardWriter
 from clusterlm.data.shards import ChunkRow
-from clusterlm.data.files import SourceFile
 from clusterlm.data.units import Unit
 from clusterlm.data.workers import Answer, Encode, Flush, Write, crew_of, raise_failure
 from clusterlm.errors import DataError
@@ -256,7 +256,8 @@ class _Run:
             # under its key it would be found for a content that it does not hold
             making.writer.discard()
             raise DataError(
-                f"{job.unit.files[0].path} (or one beside it) changed while it was read; start again"
+                f"{job.unit.files[0].path} (or one beside it) changed while it was read;"
+                " start again"
             )
         making.writer.finish()
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from clusterlm.data.chunks import CHUNK_BYTES, Chunk, Cutter, Record
+from clusterlm.data.chunks import CHUNK_BYTES, Chunk, Record
 from clusterlm.data.files import Format, SourceFile
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.packed import Unpacked
 from clusterlm.data.read_lines import lines_of, read_lines
 from clusterlm.data.read_tables import read_table

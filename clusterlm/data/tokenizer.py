@@ -22,9 +22,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import CHATML, CHATML_TOKENS, ChatTemplate
-from clusterlm.data.templates import template_text
 from clusterlm.data.documents import Mask
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
+from clusterlm.data.templates import template_text
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer

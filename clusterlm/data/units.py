@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from clusterlm.data import chunks, long_text
+from clusterlm.data import chunks
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.files import SourceFile
 from clusterlm.data.hashes import HashMemo, hash_file, hash_range
@@ -108,7 +108,7 @@ class Unit:
                 if part.start <= start and (start < part.end or not part.end):
                     yield Chunk(*place, start, end, index, num_bytes=num_bytes)
         elif part.is_pieces or file.format == "lines":
-            step = long_text.PIECE_BYTES if part.is_pieces else chunks.CHUNK_BYTES
+            step = chunks.CHUNK_BYTES
             for start in range(part.start, part.end, step):
                 end = min(start + step, part.end)
                 yield Chunk(
@@ -184,7 +184,7 @@ def _parts_of(files: Sequence[SourceFile], *, cuts_texts: bool) -> Iterator[Part
     weight = 0
     for i, file in enumerate(files):
         size = file.num_bytes * (PACKED_RATIO if file.packing else 1)
-        is_small = file.format == "text" and size <= long_text.PIECE_BYTES
+        is_small = file.format == "text" and size <= chunks.CHUNK_BYTES
         if group and not (is_small and weight + size <= chunks.CHUNK_BYTES):
             yield _group_of(files, group)
             group, weight = [], 0
