@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clusterlm.data.chat_layout import Layout, form_of, learn_layout
+from clusterlm.data.chat_layout import Form, Layout, form_of, learn_layout
 from clusterlm.data.chat_render import Message, Renderer, Tools, normalized
 from clusterlm.data.chat_turns import ANSWERS, Span, spans_of
 
@@ -46,7 +46,7 @@ class ChatTemplate:
             DataError: it is no valid Jinja.
         """
         self._renderer = Renderer(source_text, specials)
-        self._has_thoughts = "</think>" in source_text
+        self._has_thoughts = any(f"{q}</think>{q}" in source_text for q in "'\"")
         self._layouts: dict[tuple[str, ...], Layout | None] = {}
 
     def render(
@@ -61,9 +61,8 @@ class ChatTemplate:
         Raises:
             ValueError: the template refuses these messages.
         """
-        return self._renderer.render(
-            normalized(messages), tools, add_generation_prompt=add_generation_prompt
-        )
+        given = [normalized(message) for message in messages]
+        return self._renderer.render(given, tools, add_generation_prompt=add_generation_prompt)
 
     def render_with_spans(
         self, messages: Sequence[Message], tools: Tools | None = None
@@ -77,23 +76,18 @@ class ChatTemplate:
             ValueError: the template refuses these messages.
         """
         form = form_of(messages, tools, has_thoughts=self._has_thoughts)
-        if not form.is_plain:
-            messages = normalized(messages)
-            form = form_of(messages, tools, has_thoughts=self._has_thoughts)
-        text = self._renderer.render(messages, tools)
-        layout = self._layout(form.key, messages, tools)
+        text = self._renderer.render(form.messages, tools)
+        layout = self._layout(form, tools)
         spans = None if layout is None else layout.spans_in(text, form)
         if spans is None:
-            spans = spans_of(self._renderer, messages, tools, text)
+            spans = spans_of(self._renderer, form.messages, tools, text)
         return Rendered(text, spans)
 
-    def _layout(
-        self, key: tuple[str, ...], messages: Sequence[Message], tools: Tools | None
-    ) -> Layout | None:
-        if key not in self._layouts:
+    def _layout(self, form: Form, tools: Tools | None) -> Layout | None:
+        if form.key not in self._layouts:
             if len(self._layouts) >= MAX_LAYOUTS:
                 self._layouts.clear()
-            self._layouts[key] = learn_layout(
-                self._renderer, messages, tools, has_thoughts=self._has_thoughts
+            self._layouts[form.key] = learn_layout(
+                self._renderer, form.messages, tools, has_thoughts=self._has_thoughts
             )
-        return self._layouts[key]
+        return self._layouts[form.key]

@@ -20,7 +20,6 @@ trust, and what a conversation gives does not hang on what was seen before it.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from clusterlm.data.chat_render import Message, Renderer, Tools
+from clusterlm.data.chat_render import Message, Renderer, Tools, normalized, to_json
 from clusterlm.data.chat_turns import Region, Span, spans_of
 
 # a text that is replaced, or an object that a template writes as JSON
@@ -43,6 +42,8 @@ _OPAQUE = ("arguments", "parameters")
 
 _THOUGHT_START, _THOUGHT_END = "<think>", "</think>"
 
+# a leaf in the key of a form
+_LEAF = "\ue0f6"
 # nine characters, as the ids of calls that Mistral's templates count
 _STAND_IN = "\ue0f6{:07d}\ue0a8"
 _STAND_INS = re.compile("\ue0f6([0-9]{7})\ue0a8")
@@ -54,7 +55,7 @@ _RIGHT_RULES = {_RIGHT: "keep", "": "strip", "\u2005": "newlines", "\u2005\\n": 
 
 
 def _in_json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    return to_json(text)[1:-1]
 
 
 _LEFT_WRITERS: dict[str, Writer] = {"strip": str.lstrip, "newlines": lambda t: t.lstrip("\n")}
@@ -62,12 +63,16 @@ _RIGHT_WRITERS: dict[str, Writer] = {"strip": str.rstrip, "newlines": lambda t: 
 
 # what stands around the key of {key: 0}, by the way an object is written
 _AROUND_KEY: tuple[tuple[str, str, Writer], ...] = (
-    ('{"', '": 0}', partial(json.dumps, ensure_ascii=False)),
-    ('{"', '":0}', partial(json.dumps, ensure_ascii=False, separators=(",", ":"))),
-    ('{\n    "', '": 0\n}', partial(json.dumps, ensure_ascii=False, indent=4)),
-    ('{\n  "', '": 0\n}', partial(json.dumps, ensure_ascii=False, indent=2)),
+    ('{"', '": 0}', to_json),
+    ('{"', '":0}', partial(to_json, separators=(",", ":"))),
+    ('{\n    "', '": 0\n}', partial(to_json, indent=4)),
+    ('{\n  "', '": 0\n}', partial(to_json, indent=2)),
     ("{'", "': 0}", str),
 )
+
+
+# Span(...) in half the time
+_new = tuple.__new__
 
 
 class Form(NamedTuple):
@@ -76,41 +81,44 @@ class Form(NamedTuple):
     Attributes:
         key: equal for conversations of one form.
         leaves: the words, in their order in the messages.
-        is_plain: messages of role and content alone, without whitespace around the content.
+        is_plain: no words have whitespace around them, or stand in other keys than content.
+        messages: as the template gets them.
     """
 
     key: tuple[str, ...]
     leaves: list[Leaf]
     is_plain: bool
+    messages: list[Message]
 
 
 def form_of(messages: Sequence[Message], tools: Tools | None, *, has_thoughts: bool) -> Form:
     """The form of a conversation; `has_thoughts`: the template looks at </think>."""
     key: list[str] = []
     leaves: list[Leaf] = []
+    given = list(messages)
     is_plain = tools is None
 
     def take(leaf: Any, name: str) -> Any:
         leaves.append(leaf)
-        return "\ue0f6" if isinstance(leaf, str) else {"\ue0f6": 0}
+        return _LEAF if isinstance(leaf, str) else {_LEAF: 0}
 
-    for message in messages:
-        content = message.get("content")
-        if (
-            type(content) is str
-            and len(message) == 2
-            and (words := content.strip())
-            and not (has_thoughts and _THOUGHT_END in content)
-        ):
+    for i, message in enumerate(given):
+        content: Any = message.get("content")
+        is_usual = type(content) is str and len(message) == 2
+        if is_usual and has_thoughts and content.count(_THOUGHT_END) == 1:
+            key.append(f"{message['role']}: {_mapped_thoughts(content, take)}")
+            is_plain = False
+        elif is_usual and (words := content.strip()):
             key.append(message["role"])
             leaves.append(content)
             is_plain = is_plain and len(words) == len(content)
         else:
+            given[i] = message = normalized(message)
             key.append(repr(_mapped_message(message, take, has_thoughts)))
             is_plain = False
     if tools is not None:
         key.append(f"tools {_mapped(tools, '', take)!r}")
-    return Form(tuple(key), leaves, is_plain)
+    return Form(tuple(key), leaves, is_plain, given)
 
 
 class Layout:
@@ -157,13 +165,13 @@ class Layout:
         if "".join(parts) != text:
             return None
         starts = list(accumulate(map(len, parts), initial=0))
-        return [Span(starts[j] + x, starts[k] + y, i) for j, x, k, y, i in self._marks]
+        return [_new(Span, (starts[j] + x, starts[k] + y, i)) for j, x, k, y, i in self._marks]
 
 
 def learn_layout(
     renderer: Renderer, messages: Sequence[Message], tools: Tools | None, *, has_thoughts: bool
 ) -> Layout | None:
-    """The layout of the form that these messages have.
+    """The layout of the form that these messages have, as the template gets them.
 
     None when the template refuses stand-ins, or writes what cannot be followed.
     """

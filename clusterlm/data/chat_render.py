@@ -36,6 +36,9 @@ _FIXED_DAY = datetime(2024, 7, 26)
 # the first of these that a message has is its thoughts, under whatever name a template looks
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
+# json.dumps makes one at every call
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 _NOT_IN_SANDBOX = ("format", "format_map")
 _TEXT_METHODS = {n for n in dir(str) if not n.startswith("_") and n not in _NOT_IN_SANDBOX}
 _DICT_METHODS = set(dir(dict))
@@ -95,12 +98,8 @@ class Renderer:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
 
-def normalized(messages: Sequence[Message]) -> list[Message]:
-    """As transformers hands them to a template: no empty keys, thoughts under all their names."""
-    return [_normalized(message) for message in messages]
-
-
-def _normalized(message: Message) -> Message:
+def normalized(message: Message) -> Message:
+    """As transformers hands it to a template: no empty keys, thoughts under all their names."""
     if None in message.values():
         message = {key: value for key, value in message.items() if value is not None}
     thoughts = next((message[key] for key in THOUGHTS if key in message), None)
@@ -189,18 +188,21 @@ def _environment() -> _Sandbox:
         "strftime_now": _FIXED_DAY.strftime,
         "namespace": _Names,
     }
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = to_json
     environment.globals.update(helpers)
     return environment
 
 
-def _to_json(
+def to_json(
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    """The filter of this name, as transformers has it: Jinja's own escapes HTML."""
+    if not (ensure_ascii or indent is not None or separators or sort_keys):
+        return _ENCODER.encode(value)
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
