@@ -6,7 +6,9 @@ of every form; `chat_layout.py` proves for each further one that they lie where 
 conversation that fails the proof is compared at length; a message that cannot be told at all has no
 span, and is not trained.
 
-One rendering a conversation is nearly all it takes: see benchmarks/README.md for the figures.
+One rendering a conversation is most of what it takes. Four short turns on one core: 55 000
+conversations a second in ChatML, 30 000 with a template like Qwen-3's. A form that was not seen
+before takes 0.2 ms to learn with 4 turns, 1 to 2 ms with 20.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clusterlm.data.chat_layout import Form, Layout, form_of, learn_layout
+from clusterlm.data.chat_form import Form, form_of
+from clusterlm.data.chat_layout import Layout, learn_layout
 from clusterlm.data.chat_render import Message, Renderer, Tools, normalized
 from clusterlm.data.chat_turns import ANSWERS, Span, spans_of
 
 __all__ = ["ANSWERS", "ChatTemplate", "Rendered", "Span"]
 
-MAX_LAYOUTS = 10_000
-"""Forms kept; some kilobytes each."""
+MAX_LAYOUTS = 2_000
+"""Forms kept at once; some kilobytes each."""
 
 
 class Rendered(NamedTuple):

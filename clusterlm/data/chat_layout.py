@@ -1,7 +1,6 @@
 """The form of a conversation, learnt once, and the spans of all conversations of that form.
 
-The form is everything but the words: roles, which keys a message has, what is empty, the names of
-arguments, numbers. For each form the template renders a conversation of stand-ins, which gives the
+For each form (`chat_form.py`) the template renders a conversation of stand-ins, which gives the
 template's own text between the words, and `chat_turns.py` says where the spans lie in it:
 
     form       user, assistant
@@ -20,33 +19,17 @@ trust, and what a conversation gives does not hang on what was seen before it.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
-from clusterlm.data.chat_render import Message, Renderer, Tools, normalized, to_json
+from clusterlm.data.chat_form import STAND_INS, Form, Probe
+from clusterlm.data.chat_render import Message, Renderer, Tools, to_json
 from clusterlm.data.chat_turns import Region, Span, spans_of
 
-# a text that is replaced, or an object that a template writes as JSON
-Leaf = str | dict[str, Any]
-Take = Callable[[Any, str], Any]
 Writer = Callable[[Any], str]
-
-# templates look at these
-_KEPT = ("role", "type")
-# the keys of these are the user's: one leaf, else every tool would make a form of its own
-_OPAQUE = ("arguments", "parameters")
-
-_THOUGHT_START, _THOUGHT_END = "<think>", "</think>"
-
-# a leaf in the key of a form
-_LEAF = "\ue0f6"
-# nine characters, as the ids of calls that Mistral's templates count
-_STAND_IN = "\ue0f6{:07d}\ue0a8"
-_STAND_INS = re.compile("\ue0f6([0-9]{7})\ue0a8")
 
 # whitespace around a stand-in -> what the template does to words, told by what is left of it
 _LEFT, _RIGHT = "\n\u2003", "\u2005\n"
@@ -73,52 +56,6 @@ _AROUND_KEY: tuple[tuple[str, str, Writer], ...] = (
 
 # Span(...) in half the time
 _new = tuple.__new__
-
-
-class Form(NamedTuple):
-    """What a conversation is but for its words.
-
-    Attributes:
-        key: equal for conversations of one form.
-        leaves: the words, in their order in the messages.
-        is_plain: no words have whitespace around them, or stand in other keys than content.
-        messages: as the template gets them.
-    """
-
-    key: tuple[str, ...]
-    leaves: list[Leaf]
-    is_plain: bool
-    messages: list[Message]
-
-
-def form_of(messages: Sequence[Message], tools: Tools | None, *, has_thoughts: bool) -> Form:
-    """The form of a conversation; `has_thoughts`: the template looks at </think>."""
-    key: list[str] = []
-    leaves: list[Leaf] = []
-    given = list(messages)
-    is_plain = tools is None
-
-    def take(leaf: Any, name: str) -> Any:
-        leaves.append(leaf)
-        return _LEAF if isinstance(leaf, str) else {_LEAF: 0}
-
-    for i, message in enumerate(given):
-        content: Any = message.get("content")
-        is_usual = type(content) is str and len(message) == 2
-        if is_usual and has_thoughts and content.count(_THOUGHT_END) == 1:
-            key.append(f"{message['role']}: {_mapped_thoughts(content, take)}")
-            is_plain = False
-        elif is_usual and (words := content.strip()):
-            key.append(message["role"])
-            leaves.append(content)
-            is_plain = is_plain and len(words) == len(content)
-        else:
-            given[i] = message = normalized(message)
-            key.append(repr(_mapped_message(message, take, has_thoughts)))
-            is_plain = False
-    if tools is not None:
-        key.append(f"tools {_mapped(tools, '', take)!r}")
-    return Form(tuple(key), leaves, is_plain, given)
 
 
 class Layout:
@@ -175,7 +112,7 @@ def learn_layout(
 
     None when the template refuses stand-ins, or writes what cannot be followed.
     """
-    probe = _Probe(messages, tools, has_thoughts, "", "")
+    probe = Probe(messages, tools, has_thoughts, "", "")
     try:
         text = renderer.render(probe.messages, probe.tools)
     except ValueError:
@@ -196,7 +133,7 @@ def learn_layout(
         if start is None or end is None:
             return None
         marks.append((*start, *end, span.message))
-    rules = _rules(renderer, _Probe(messages, tools, has_thoughts, _LEFT, _RIGHT), order, between)
+    rules = _rules(renderer, Probe(messages, tools, has_thoughts, _LEFT, _RIGHT), order, between)
     for i, (left, right) in rules.items():
         writers[i] = _writer(left, right)
     writes_json = any("json" in pair for pair in rules.values())
@@ -205,86 +142,8 @@ def learn_layout(
     )
 
 
-class _Probe:
-    """A conversation with stand-ins for its words.
-
-    Attributes:
-        texts: leaves that are texts -> the message whose whole content they are, or -1.
-    """
-
-    def __init__(
-        self,
-        messages: Sequence[Message],
-        tools: Tools | None,
-        has_thoughts: bool,
-        left: str,
-        right: str,
-    ) -> None:
-        self.num_leaves = 0
-        self.texts: dict[int, int] = {}
-        self._around = (left, right)
-        self.messages: list[Message] = []
-        for i, message in enumerate(messages):
-            first = self.num_leaves
-            self.messages.append(_mapped_message(message, self._take, has_thoughts))
-            is_whole = first in self.texts and set(message) == {"role", "content"}
-            if is_whole and message["role"] != "function_call":
-                is_whole = self.messages[i]["content"] == _STAND_IN.format(first)
-                self.texts[first] = i if is_whole else -1
-        self.tools = None if tools is None else _mapped(tools, "", self._take)
-
-    def _take(self, leaf: Any, name: str) -> Any:
-        stand_in = _STAND_IN.format(self.num_leaves)
-        self.num_leaves += 1
-        if not isinstance(leaf, str):
-            return {stand_in: 0}
-        self.texts[self.num_leaves - 1] = -1
-        # templates count the characters of ids
-        left, right = ("", "") if name.endswith("id") else self._around
-        return left + stand_in + right
-
-
-def _mapped_message(message: Message, take: Take, has_thoughts: bool) -> Message:
-    content = message.get("content")
-    if not (has_thoughts and type(content) is str and content.count(_THOUGHT_END) == 1):
-        return {key: _mapped(value, key, take) for key, value in message.items()}
-    return {
-        key: _mapped_thoughts(value, take) if key == "content" else _mapped(value, key, take)
-        for key, value in message.items()
-    }
-
-
-def _mapped(value: Any, name: str, take: Take) -> Any:
-    """The same value with every leaf in it replaced, in order, by what `take` gives for it."""
-    if isinstance(value, str):
-        return take(value, name) if name not in _KEPT and value.strip() else value
-    if isinstance(value, dict):
-        if name in _OPAQUE and value:
-            return take(value, name)
-        return {key: _mapped(held, key, take) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_mapped(held, name, take) for held in value]
-    return value
-
-
-def _mapped_thoughts(content: str, take: Take) -> str:
-    r"""Two leaves, and around them <think>, </think> and the whitespace that is there.
-
-    # "<think>\n" leaf "\n</think>\n\n" leaf
-    """
-    thoughts, _, answer = content.partition(_THOUGHT_END)
-    opened = thoughts.lstrip()
-    inner = opened[len(_THOUGHT_START) :] if opened.startswith(_THOUGHT_START) else opened
-    words, said = inner.strip(), answer.lstrip()
-    before = thoughts[: len(thoughts) - len(inner.lstrip())]
-    behind = thoughts[len(before) + len(words) :]
-    space = answer[: len(answer) - len(said)]
-    taken = take(words, "") if words else ""
-    return f"{before}{taken}{behind}{_THOUGHT_END}{space}{take(said, '') if said else ''}"
-
-
 def _find_leaves(
-    text: str, probe: _Probe
+    text: str, probe: Probe
 ) -> tuple[list[int], list[Region], list[Writer | None]] | None:
     """Which leaves stand in the text, where, and how objects are written.
 
@@ -293,7 +152,7 @@ def _find_leaves(
     order: list[int] = []
     regions: list[Region] = []
     writers: list[Writer | None] = []
-    for match in _STAND_INS.finditer(text):
+    for match in STAND_INS.finditer(text):
         leaf, (start, end) = int(match[1]), match.span()
         write = None
         if leaf not in probe.texts:
@@ -327,7 +186,7 @@ def _place(regions: Sequence[Region], position: int) -> tuple[int, int] | None:
 
 
 def _rules(
-    renderer: Renderer, probe: _Probe, order: list[int], between: list[str]
+    renderer: Renderer, probe: Probe, order: list[int], between: list[str]
 ) -> dict[int, tuple[str, str]]:
     """What the template does to the whitespace of each leaf, where that can be told."""
     try:

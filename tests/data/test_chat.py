@@ -172,7 +172,17 @@ def test_a_form_is_learnt_once_and_used_for_all_words(monkeypatch: pytest.Monkey
     template.render_with_spans(_turns("Hi", "Ho"))
     looked: list[Any] = []
     monkeypatch.setattr(chat, "spans_of", lambda *args: looked.append(args) or spans_of(*args))
-    for words in ("Hello", "a b", "Ho", "{}", "{{ x }}", "<|im_end|>", " spaced ", "\n\tnew\n", "ü"):
+    for words in (
+        "Hello",
+        "a b",
+        "Ho",
+        "{}",
+        "{{ x }}",
+        "<|im_end|>",
+        " spaced ",
+        "\n\tnew\n",
+        "ü",
+    ):
         template.render_with_spans(_turns(words, words))
     assert looked == []
     # the template takes thoughts out of the first answer: a form of its own, also learnt

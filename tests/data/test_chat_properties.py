@@ -1,4 +1,8 @@
-"""Properties over many templates: spans against a slow reference, text against transformers."""
+"""Properties over many templates: spans against a slow reference, text against transformers.
+
+What a reader should know of the reference: it changes the words one character at a time and sees
+which characters of the text change. It knows nothing of prefixes, prompts or stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterlm.data.chat import ChatTemplate, Span
-from clusterlm.data.chat_layout import form_of
+from clusterlm.data.chat_form import form_of
 from clusterlm.data.chat_turns import spans_of
 from clusterlm.data.templates import NAMES
 from tests.data.templates_seen import ALL, SEEN, SPECIALS
@@ -241,14 +245,14 @@ def test_text_is_what_transformers_renders(name: str, talk: Any, tokenizer: Any)
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=talks())
 @settings(max_examples=30, deadline=None)
-def test_nearly_all_conversations_take_the_short_way(name: str, messages: list[Message]) -> None:
+def test_conversations_take_the_short_way(name: str, messages: list[Message]) -> None:
     template = _template(name)
     form = form_of(messages, None, has_thoughts=template._has_thoughts)
     text = template.render_with_spans(messages).text
     layout = template._layouts[form.key]
-    has_odd_thoughts = any(m["content"].count("think>") > 2 for m in messages)
     assert layout is not None
-    assert name == "qwen" or has_odd_thoughts or layout.spans_in(text, form) is not None
+    has_odd_thoughts = any(m["content"].count("</think>") > 1 for m in messages)
+    assert has_odd_thoughts or layout.spans_in(text, form) is not None
 
 
 def test_every_seen_template_is_marked_or_odd_on_purpose() -> None:
