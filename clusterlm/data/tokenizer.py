@@ -21,10 +21,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from clusterlm.data.chat import CHATML, CHATML_TOKENS, ChatTemplate
-from clusterlm.data.documents import Mask
+from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
-from clusterlm.data.templates import template_text
+from clusterlm.data.templates import CHATML, CHATML_TOKENS
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer
@@ -84,7 +83,8 @@ class Vocabulary:
         if with_chat:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
             text, spans = self.chat.render_with_spans(turns)
-            answer = text[spans[-1][0] : spans[-1][1]] if spans else ""
+            # what ends the span of an answer ends the answer
+            answer = next((text[start:end] for start, end, i in spans if i == 1), "")
             last = self.encoder.encode(answer, add_special_tokens=False).ids[-1:]
             ids.update(i for i in last if i in self.special_ids)
         return sorted(ids)
