@@ -23,14 +23,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from clusterlm.errors import DataError
+from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES, is_inline
 from clusterlm.spec.data import Tokenizer
-
-NAMES = ("chatml", "llama2", "llama3", "qwen", "gemma", "mistral", "vicuna", "alpaca")
 
 _FOLDER = Path(__file__).parent / "chat_templates"
 
 BUILT_IN: dict[str, str] = {
-    name: (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8") for name in NAMES
+    name: (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8") for name in BUILT_IN_TEMPLATES
 }
 
 CHATML = BUILT_IN["chatml"]
@@ -54,10 +53,5 @@ def template_text(spec: Tokenizer) -> str | None:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise DataError(
             f"data.tokenizer.chat_template: {asked[:200]} cannot be read ({reason});"
-            f" write a file, one of {', '.join(NAMES)}, or the template itself"
+            f" write a file, one of {', '.join(BUILT_IN_TEMPLATES)}, or the template itself"
         ) from error
-
-
-def is_inline(chat_template: str) -> bool:
-    """It is a template itself, and no name of one."""
-    return "{%" in chat_template or "{{" in chat_template

@@ -23,7 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
-from clusterlm.data.templates import CHATML, CHATML_TOKENS
+from clusterlm.data.templates import CHATML, CHATML_TOKENS, template_text
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer
@@ -103,7 +103,7 @@ def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
             shutil.copyfile(origin / name, folder / name)
     if not (folder / _CONFIG).is_file():
         _write_config(folder, {"eos_token": _usual_end(folder)})
-    write_template(spec, folder, with_chat=with_chat)
+    _write_template(spec, folder, with_chat=with_chat)
 
 
 def train_tokenizer(
@@ -119,7 +119,7 @@ def train_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_config(folder, {"eos_token": END_OF_TEXT, "pad_token": PAD})
-    write_template(spec, folder, with_chat=with_chat)
+    _write_template(spec, folder, with_chat=with_chat)
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
@@ -235,7 +235,7 @@ def _write_config(folder: Path, specials: dict[str, str | None]) -> None:
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
+def _write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
     template = _template_of(folder)
     if spec.chat_template is not None:
         template = template_text(spec)

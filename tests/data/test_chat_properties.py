@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clusterlm.data.chat import ChatTemplate, Span
 from clusterlm.data.chat_form import form_of
 from clusterlm.data.chat_turns import spans_of
-from clusterlm.data.templates import NAMES
+from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES as NAMES
 from tests.data.templates_seen import ALL, SEEN, SPECIALS
 
 Message = dict[str, Any]
