@@ -71,9 +71,7 @@ def test_concat_is_the_concatenation_of_the_documents_cut_in_blocks(
     lengths: list[int], block_size: int, seed: int, keep_tail: bool
 ) -> None:
     table, order = _in_some_order(lengths, seed)
-    plan = concat_blocks(
-        table.starts[order], table.lengths[order], block_size, keep_tail=keep_tail
-    )
+    plan = concat_blocks(table.starts[order], table.lengths[order], block_size, keep_tail=keep_tail)
     stream = _stream(table, order)
     kept = len(stream) if keep_tail else len(stream) // block_size * block_size
     assert blocks_of(plan) == [stream[i : i + block_size] for i in range(0, kept, block_size)]
