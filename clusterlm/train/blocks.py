@@ -11,6 +11,7 @@ alone, whatever the version, so the data position after a resume is exact.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +108,19 @@ class BlockDataset(Dataset[Sample]):
 
 
 def collate_blocks(batch_BT: Sample) -> Batch:
-    """The arrays of a micro batch as tensors, each of shape (B, T); see `data/blocks.py`."""
+    """The arrays of a micro batch as tensors, each of shape (B, T); see `data/blocks.py`.
+
+    Ids travel as int32; `widen_ids` makes them int64 on the device.
+    """
     return {name: torch.from_numpy(array) for name, array in batch_BT.items()}
+
+
+def widen_ids(batch_BT: dict[str, Any]) -> dict[str, Any]:
+    """The batch with its ids as int64: a loss and some models (gather) take nothing else."""
+    return {
+        name: value.long() if getattr(value, "dtype", None) == torch.int32 else value
+        for name, value in batch_BT.items()
+    }
 
 
 def count_tokens(step: int, *, num_blocks: int, blocks_per_step: int, block_size: int) -> int:

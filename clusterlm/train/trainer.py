@@ -21,6 +21,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from clusterlm.data.blocks import IGNORE_INDEX
+from clusterlm.train.blocks import widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
 
 
@@ -69,11 +70,10 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
         return total
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        # DeepSpeed would have them in the type of the model, which is too coarse for a sum
-        weights_BT = inputs.get("loss_weights")
-        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        if weights_BT is not None:
-            prepared["loss_weights"] = weights_BT.to(self.args.device)
+        prepared = widen_ids(super()._prepare_inputs(inputs))
+        if "loss_weights" in inputs:
+            # DeepSpeed has them in the type of the model now, which is too coarse for a sum
+            prepared["loss_weights"] = inputs["loss_weights"].to(self.args.device)
         return prepared
 
     # transformers tells documents apart by their positions only where no keys are kept for later;

@@ -125,7 +125,7 @@ def blocks(tmp_path: Path) -> Blocks:
 def test_a_batch_is_ready_for_torch(blocks: Blocks) -> None:
     batch = blocks.batch([0, 1])
     for array in batch.values():
-        assert array.dtype == np.int64
+        assert array.dtype == np.int32
         assert array.shape == (2, SIZE)
         assert array.flags.c_contiguous
         assert array.flags.writeable

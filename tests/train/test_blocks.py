@@ -20,6 +20,7 @@ from clusterlm.train.blocks import (
     ReadAhead,
     collate_blocks,
     count_tokens,
+    widen_ids,
 )
 from tests.data.tables import open_blocks, table_of, write_shards
 
@@ -77,7 +78,7 @@ def test_a_batch_of_the_loader_holds_the_blocks_of_its_indices(
     for step, batch in enumerate(loader):
         assert set(batch) == {"input_ids", "labels", "position_ids"}
         for name, tensor_BT in batch.items():
-            assert tensor_BT.dtype == torch.int64
+            assert tensor_BT.dtype == torch.int32
             indices = expected[step * 3 : step * 3 + 3]
             assert tensor_BT.tolist() == [blocks[index][name].tolist() for index in indices]
     assert step == -(-len(blocks) // 3) - 1
@@ -99,6 +100,18 @@ def test_a_run_that_goes_on_in_the_middle_sees_the_blocks_it_would_have_seen(
     # another process, which skips what is done
     assert batches()[done:] == batches()[done:]
     assert sorted(i for batch in batches() for i in batch) == list(range(num_blocks))
+
+
+def test_ids_are_widened_and_weights_are_not(blocks: Blocks) -> None:
+    batch = {**collate_blocks(blocks.batch([0])), "loss_weights": torch.ones(1, 16)}
+    wide = widen_ids(batch)
+    assert {name: tensor.dtype for name, tensor in wide.items()} == {
+        "input_ids": torch.int64,
+        "labels": torch.int64,
+        "position_ids": torch.int64,
+        "loss_weights": torch.float32,
+    }
+    assert all((wide[name] == batch[name]).all() for name in batch)
 
 
 def test_an_epoch_reaches_the_order_through_the_dataset(blocks: Blocks) -> None:

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from clusterlm.data.blocks import IGNORE_INDEX, Blocks
 from clusterlm.data.pack_fit import fit_documents
-from clusterlm.train.blocks import BlockDataset, collate_blocks
+from clusterlm.train.blocks import BlockDataset, collate_blocks, widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
 from clusterlm.train.trainer import BlockTrainer, label_weights, weighted_loss
 from tests.data.tables import open_blocks, table_of, write_shards
@@ -98,7 +98,7 @@ def _mean_by_hand(model: Any, batch: dict[str, torch.Tensor]) -> float:
 
 
 def _batch(blocks: Blocks, indices: list[int]) -> dict[str, torch.Tensor]:
-    return collate_blocks(blocks.batch(indices))
+    return widen_ids(collate_blocks(blocks.batch(indices)))
 
 
 def test_the_loss_is_the_weighted_mean_of_the_losses_of_all_labels(tmp_path: Path) -> None:
