@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -37,10 +36,18 @@ def of_run_clm(task: Task) -> Iterator[Ids]:
 
 
 def of_ours(task: Task) -> Iterator[Ids]:
-    """The files of tokens, in their order."""
+    """The chunks of the shards, in their order; what pads the files is in none of them."""
+    from clusterlm.data.cache import open_cache
+    from clusterlm.data.shards import open_shard
+    from clusterlm.data.whole import shards_folder
+
     root = Path(os.environ["CLUSTERLM_CACHE_DIR"]) / "bench"
-    manifest = json.loads((root / "manifest.json").read_text())
-    yield np.memmap(root / "tokens.bin", dtype=manifest["dtype"], mode="r")
+    for about in open_cache(root).manifest["shards"]:
+        shard = open_shard(shards_folder(root) / about["key"])
+        assert shard is not None
+        tokens = shard.tokens()
+        for row in shard.chunks:
+            yield tokens[row.token_start : row.token_start + row.num_tokens]
 
 
 def digest(task: Task) -> dict[str, Any]:

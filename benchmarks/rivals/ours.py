@@ -1,73 +1,81 @@
 """clusterlm's data phase as a job runs it: `preprocess` on a fresh cache folder.
 
-With `--again` the cache is there and only opened, as each rank of a training run does.
+With `--again` the cache is there and only opened, as each rank of a training run does. ENGINE,
+SOURCE (text or chat) and PACKING come from the environment.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
-_BEGAN = time.perf_counter()
+from benchmarks.rivals.common import Task, files_under, run
 
-import os  # noqa: E402
-import re  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from clusterlm.data.cache import open_cache  # noqa: E402
-
-from benchmarks.rivals.common import Task, files_under, run  # noqa: E402
+if "--again" in sys.argv:
+    from clusterlm.data.cache import open_cache
+else:
+    from clusterlm.data.preprocess import preprocess
+    from clusterlm.spec.data import Data
 
 
 class Timeline:
-    """When each stage of the phase was first told of, and the first and last bytes done."""
+    """When each stage of the phase was first told of, and how many bytes were done when."""
 
     def __init__(self) -> None:
-        self.stages: dict[str, float] = {}
-        self.bytes_at: list[tuple[float, int]] = []
+        self._began = time.perf_counter()
+        self._stages: dict[str, float] = {}
+        self._bytes_at: list[tuple[float, int]] = []
 
     def __call__(self, progress: Any) -> None:
-        now = time.perf_counter()
-        stage = re.sub(r"[\d.,]+.*", "", progress.text).strip()
-        self.stages.setdefault(stage, now - _BEGAN)
+        now = time.perf_counter() - self._began
+        # "tokenizing 3.1 MB of ..." -> "tokenizing"
+        self._stages.setdefault(re.sub(r"[\d.,]+.*", "", progress.text).strip(), now)
         if progress.total and progress.done:
-            self.bytes_at.append((now, progress.done))
+            self._bytes_at.append((now, progress.done))
 
-    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each stage took; the last one until now."""
+        ends = [*list(self._stages.values())[1:], time.perf_counter() - self._began]
+        stages = zip(self._stages.items(), ends, strict=True)
+        return {stage: round(end - start, 3) for (stage, start), end in stages}
+
     def steady_mb_s(self) -> float | None:
         """Source bytes a second between the first and the last that were told of."""
-        if len(self.bytes_at) < 2 or self.bytes_at[-1][1] == self.bytes_at[0][1]:
+        if len(self._bytes_at) < 2:
             return None
-        (start, before), (end, after) = self.bytes_at[0], self.bytes_at[-1]
-        return (after - before) / 1e6 / (end - start)
+        (start, before), (end, after) = self._bytes_at[0], self._bytes_at[-1]
+        return (after - before) / 1e6 / max(1e-3, end - start)
 
 
 def prepare(task: Task) -> dict[str, Any]:
-    """Prepare a text source, or open what was prepared."""
+    """Prepare the source, or open what was prepared."""
     cache = Path(os.environ["CLUSTERLM_CACHE_DIR"])
     if task.again:
         blocks = open_cache(cache / "bench").split("train")
         return {"first": len(blocks.batch(range(8))["input_ids"])}
-    from clusterlm.data.preprocess import preprocess
-    from clusterlm.spec.data import Data
-
-    source = {"kind": "text", "path": str(task.corpus)}
     data = Data.model_validate(
         {
             "tokenizer": {"name": str(task.tokenizer)},
-            "sources": [source],
+            "sources": [{"kind": os.environ.get("SOURCE", "text"), "path": str(task.corpus)}],
             "block_size": task.block_size,
+            "packing": os.environ.get("PACKING", "concat"),
             "engine": os.environ.get("ENGINE", "auto"),
         }
     )
-    timeline = Timeline()
-    manifest = preprocess(data, cache / "bench", workers=task.processes, report=timeline)
+    timeline, told = Timeline(), list[str]()
+    manifest = preprocess(
+        data, cache / "bench", workers=task.processes, report=timeline, tell=told.append
+    )
     return {
         "tokens": manifest["num_tokens"],
-        "bytes": sum(file.stat().st_size for file in set(files_under(cache))),
-        "steady_mb_s": timeline.steady_mb_s,
-        "stages": timeline.stages,
-        "engine": manifest.get("engine"),
+        "bytes": sum(file.stat().st_size for file in files_under(cache)),
+        "steady_mb_s": timeline.steady_mb_s(),
+        "stages": timeline.seconds(),
+        "told": told,
     }
 
 
