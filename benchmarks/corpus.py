@@ -14,17 +14,14 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.folder import BENCH
 from benchmarks.plain_text import text_of
-
-CORPUS = BENCH / "corpus.jsonl"
 
 # package -> what to take of it; "": every file of a kind that is known
 PACKAGES: dict[str, str] = {
@@ -53,15 +50,29 @@ PACKAGES: dict[str, str] = {
     **dict.fromkeys(("golang-1.19-src", "libboost1.74-dev", "rust-src", "python3-sympy"), ""),
     **dict.fromkeys(("node-typescript", "emacs-el", "linux-libc-dev", "python3-django"), ""),
 }
-LOCAL = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/lib/python3", "/usr/include")
+LOCAL = (
+    "/usr/share/doc",
+    "/usr/share/man",
+    "/usr/share/locale",
+    "/usr/lib/python3",
+    "/usr/include",
+)
 
 # bytes of text; in all a bit over 250 MB of jsonl
 WANTED = {"latin": 178_000_000, "code": 40_000_000, "cyrillic": 24_000_000, "cjk": 15_000_000}
 
-CODE = frozenset(".go .hpp .ipp .rs .py .ts .el.gz .h .c .s .js .java".split())
-PROSE = frozenset(".html .htm .page .docbook .txt .md .pod .dz .gz .rst .mo".split())
+CODE = frozenset(
+    [".go", ".hpp", ".ipp", ".rs", ".py", ".ts", ".el.gz", ".h", ".c", ".s", ".js", ".java"]
+)
+PROSE = frozenset(
+    [".html", ".htm", ".page", ".docbook", ".txt", ".md", ".pod", ".dz", ".gz", ".rst", ".mo"]
+)
 MIN_BYTES, MAX_BYTES = 1_200, 3_200_000
 SHORTEST_LINE = 24
+# a smoke run: few packages, 20 MB
+QUICK = ("manpages-ru", "libreoffice-help-zh-cn", "libreoffice-help-en-us", "perl-doc")
+QUICK += ("manpages-de", "python3-django")
+QUICK_SHARE = 20 / 268
 # no one package makes up more than this share of its kind
 MAX_SHARE = 0.3
 
@@ -74,61 +85,60 @@ class Document(NamedTuple):
     text: str
 
 
-def build_corpus() -> dict[str, Any]:
-    """Make the corpus if it is not there; what is known of it."""
-    about = CORPUS.with_suffix(".json")
-    if about.exists() and CORPUS.exists():
-        return dict(json.loads(about.read_text()))
+def build_corpus(*, quick: bool = False) -> dict[str, Any]:
+    """Make the corpus if it is not there; what is known of it, `path` included."""
+    path = BENCH / ("quick.jsonl" if quick else "corpus.jsonl")
+    about = path.with_suffix(".json")
+    if about.exists() and path.exists():
+        return dict(json.loads(about.read_text())) | {"path": str(path)}
     BENCH.mkdir(parents=True, exist_ok=True)
-    documents, packages, missing = _gather()
-    documents = _choose(documents)
+    print(f"making {path}: some minutes the first time", flush=True)
+    wanted = {name: PACKAGES[name] for name in QUICK} if quick else PACKAGES
+    documents, packages, missing = _gather(wanted)
+    documents = _choose(documents, QUICK_SHARE if quick else 1.0)
+    found = _describe(documents) | {
+        "sha256": _write(documents, path),
+        "jsonl_bytes": path.stat().st_size,
+        "packages": packages,
+        "missing": missing,
+    }
+    about.write_text(json.dumps(found, indent=1))
+    return found | {"path": str(path)}
+
+
+def first_megabytes(whole: Path, megabytes: int) -> Path:
+    """The head of a corpus as a file of its own, cut behind a record."""
+    path = whole.with_name(f"{whole.stem}-{megabytes}.jsonl")
+    if not path.exists() or path.stat().st_mtime < whole.stat().st_mtime:
+        with whole.open("rb") as corpus, path.open("wb") as part:
+            part.write(corpus.read(megabytes * 1_000_000))
+            part.write(corpus.readline())
+    return path
+
+
+def _write(documents: Sequence[Document], path: Path) -> str:
+    """One row a document; the sha256 of the file."""
     digest = hashlib.sha256()
-    aside = CORPUS.with_suffix(".part")
+    aside = path.with_suffix(".part")
     with aside.open("wb") as file:
         for number, document in enumerate(documents):
             row = {"id": str(number), "text": document.text, "kind": document.kind}
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
             digest.update(line)
             file.write(line)
-    aside.rename(CORPUS)
-    found = _describe(documents) | {
-        "jsonl_bytes": CORPUS.stat().st_size,
-        "sha256": digest.hexdigest(),
-        "packages": packages,
-        "missing": missing,
-    }
-    about.write_text(json.dumps(found, indent=1))
-    return found
+    aside.rename(path)
+    return digest.hexdigest()
 
 
-def first_megabytes(megabytes: int) -> Path:
-    """The head of the corpus as a file of its own, cut after a whole record."""
-    path = BENCH / f"corpus-{megabytes}.jsonl"
-    if not path.exists():
-        with CORPUS.open("rb") as corpus, path.open("wb") as part:
-            part.write(corpus.read(megabytes * 1_000_000))
-            part.write(corpus.readline())
-    return path
-
-
-def repeat_of(times: int) -> Path:
-    """The corpus `times` over in one file, for what grows beyond it."""
-    path = BENCH / f"corpus-x{times}.jsonl"
-    if not path.exists():
-        with path.open("wb") as whole:
-            for _ in range(times):
-                with CORPUS.open("rb") as corpus:
-                    shutil.copyfileobj(corpus, whole, 16 << 20)
-    return path
-
-
-def _gather() -> tuple[list[Document], dict[str, str], list[str]]:
+def _gather(
+    wanted: Mapping[str, str],
+) -> tuple[list[Document], dict[str, str], list[str]]:
     """Documents in the order of the packages, the versions found, the packages not found."""
     seen: set[int] = set()
     documents: list[Document] = []
     versions: dict[str, str] = {}
     missing: list[str] = []
-    for name, pattern in PACKAGES.items():
+    for name, pattern in wanted.items():
         with tempfile.TemporaryDirectory(dir=BENCH) as folder:
             version = _fetch(name, Path(folder))
             if version is None:
@@ -219,18 +229,21 @@ def _script_of(text: str) -> str | None:
     return "latin" if latin > 0.4 * len(sample) else None
 
 
-def _choose(documents: Sequence[Document]) -> list[Document]:
+def _choose(documents: Sequence[Document], share: float) -> list[Document]:
     """Shuffle; of each kind take what is wanted, and no package more than its share."""
     order = sorted(documents)
     random.Random(0).shuffle(order)
+    wanted = {kind: share * size for kind, size in WANTED.items()}
+    # few packages cannot each be a small share
+    most = MAX_SHARE if share == 1 else 1.0
     taken: dict[str, int] = dict.fromkeys(WANTED, 0)
     of_source: dict[tuple[str, str], int] = {}
     chosen = []
     for document in order:
         kind, key, size = document.kind, document[:2], len(document.text.encode())
-        if taken[kind] + size > WANTED[kind]:
+        if taken[kind] + size > wanted[kind]:
             continue
-        if of_source.get(key, 0) + size > MAX_SHARE * WANTED[kind]:
+        if of_source.get(key, 0) + size > most * wanted[kind]:
             continue
         taken[kind] += size
         of_source[key] = of_source.get(key, 0) + size

@@ -16,12 +16,24 @@ _BLOCKS = re.compile(
     r"<(script|style|head|nav|header|footer|form|svg)\b.*?</\1\s*>|<!--.*?-->", re.S | re.I
 )
 # a tag that ends a line of text in a browser
-_BREAKS = re.compile(r"</?(p|div|br|li|tr|h[1-6]|pre|table|ul|ol|dl|dt|dd|title|td|th|page|section|note|item)\b[^>]*>", re.I)
+_BREAKS = re.compile(
+    r"</?(p|div|br|li|tr|h[1-6]|pre|table|ul|ol|dl|dt|dd|title|td|th|page|section|note|item)\b[^>]*>",
+    re.I,
+)
 _TAG = re.compile(r"<[^>]{0,2000}>")
 _MANY_NEWLINES = re.compile(r"\n[ \t\r\f\v]*\n\s*\n")
 _FONT = re.compile(r"\\f(?:\[[^\]]*\]|\(..|.)|\\[&|^%)c]|\\s[-+]?\d")
 _ROFF_CHARACTER = re.compile(r"\\\((..)|\\\[([^\]]+)\]")
-_ROFF_NAMES = {"aq": "'", "dq": '"', "lq": "“", "rq": "”", "em": "—", "en": "–", "hy": "-", "bu": "•"}
+_ROFF_NAMES = {
+    "aq": "'",
+    "dq": '"',
+    "lq": "“",
+    "rq": "”",
+    "em": "—",
+    "en": "–",
+    "hy": "-",
+    "bu": "•",
+}
 _MANUAL = re.compile(r"\.\d[a-z]*(\.gz)?$")
 
 
@@ -59,7 +71,7 @@ def _roff_text(text: str) -> str:
     r"""Words of a manual page: `.SH NAME` -> `NAME`, `\fBls\fR` -> `ls`, `.\" note` -> nothing."""
     lines = []
     for line in text.split("\n"):
-        if line.startswith(("'\\\"", ".\\\"", ".de", ".ie", ".el", ".if", ".nr", ".ds", ".TH")):
+        if line.startswith(("'\\\"", '.\\"', ".de", ".ie", ".el", ".if", ".nr", ".ds", ".TH")):
             continue
         if line.startswith("."):
             macro, _, line = line.partition(" ")
@@ -82,4 +94,6 @@ def _gettext_text(path: Path) -> str | None:
             catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
     except (OSError, UnicodeDecodeError, ValueError, IndexError):
         return None
-    return "\n".join(v for k, v in sorted((str(k), v) for k, v in catalog.items()) if k and v) + "\n"
+    return (
+        "\n".join(v for k, v in sorted((str(k), v) for k, v in catalog.items()) if k and v) + "\n"
+    )

@@ -1,4 +1,4 @@
-"""GPT-2's, Llama-3's and Qwen-3's tokenizers, put together from vocabularies that PyPI packages ship.
+"""GPT-2's, Llama-3's and Qwen-3's tokenizers, put together from vocabularies on PyPI.
 
 No hub is asked. GPT-2's ranks lie in the package openai-whisper; Llama-3's and Qwen-3's are inside
 splintr-rs, which also gives a second opinion on the ids. A vocabulary in order of ranks is all that
@@ -23,13 +23,14 @@ _LETTERS_ON = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_REGEX = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _LETTERS_ON
 QWEN_REGEX = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _LETTERS_ON
 
-QWEN_SPECIALS = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|>"
-    " <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|>"
-    " <|image_pad|> <|video_pad|> <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|>"
-    " <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> <tool_response> </tool_response>"
-    " <think> </think>"
-).split()
+_QWEN_PAIRS = ("object_ref", "box", "quad", "vision")
+QWEN_SPECIALS = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *(f"<|{name}_{side}|>" for name in _QWEN_PAIRS for side in ("start", "end")),
+    *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>"),
+    *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>"),
+    *("<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+]
 LLAMA3_SPECIALS = {
     0: "<|begin_of_text|>",
     1: "<|end_of_text|>",
@@ -211,7 +212,9 @@ def _require_same_ids(name: str, text: str) -> None:
     from splintr import Tokenizer as Second
     from tokenizers import Tokenizer
 
-    sample = Path(json.__file__).read_text() + "Привет, мир! 你好，世界。 naïve café\r\n\n  12345 don't"
+    sample = (
+        Path(json.__file__).read_text() + "Привет, мир! 你好，世界。 naïve café\r\n\n  12345 don't"
+    )
     ours = Tokenizer.from_str(text).encode(sample, add_special_tokens=False).ids
     if ours != list(Second.from_pretrained(name).encode_ordinary(sample)):
         raise RuntimeError(f"{name}: the tokenizer that was put together gives other ids")

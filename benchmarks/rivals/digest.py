@@ -1,6 +1,6 @@
 """sha256 of the stream of ids of what was prepared: ids of each document, end-of-text, as uint32.
 
-    python -m benchmarks.rivals.digest run_clm|ours ...      (the arguments of the others)
+python -m benchmarks.rivals.digest run_clm|ours ...      (the arguments of the others)
 """
 
 from __future__ import annotations

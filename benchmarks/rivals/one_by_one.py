@@ -35,7 +35,9 @@ def prepare(task: Task) -> dict[str, Any]:
     blocks = tokenized.map(group, batched=True, num_proc=task.processes)
     return {
         "tokens": len(blocks) * task.block_size,
-        "bytes": sum(f.stat().st_size for f in files_under(task.out) if f.name.startswith("cache-")),
+        "bytes": sum(
+            f.stat().st_size for f in files_under(task.out) if f.name.startswith("cache-")
+        ),
     }
 
 
