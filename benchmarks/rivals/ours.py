@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rivals.common import Task, files_under, run
+from benchmarks.rivals.common import Task, bytes_of, files_under, run
 
 if "--again" in sys.argv:
     from clusterlm.data.cache import open_cache
@@ -71,8 +71,13 @@ def prepare(task: Task) -> dict[str, Any]:
         data, cache / "bench", workers=task.processes, report=timeline, tell=told.append
     )
     return {
-        "tokens": manifest["num_tokens"],
-        "bytes": sum(file.stat().st_size for file in files_under(cache)),
+        "tokens": manifest["counts"]["tokens"],
+        # of the copies of the tokenizer no rival has any
+        "bytes": bytes_of(
+            f
+            for f in files_under(cache)
+            if "tokenizers" not in f.parts and f.parent.name != "tokenizer"
+        ),
         "steady_mb_s": timeline.steady_mb_s(),
         "stages": timeline.seconds(),
         "told": told,
