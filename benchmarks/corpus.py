@@ -10,6 +10,7 @@ says so.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -70,8 +71,10 @@ PROSE = frozenset(
 MIN_BYTES, MAX_BYTES = 1_200, 3_200_000
 SHORTEST_LINE = 24
 # a smoke run: few packages, 20 MB
-QUICK = ("manpages-ru", "libreoffice-help-zh-cn", "libreoffice-help-en-us", "perl-doc")
-QUICK += ("manpages-de", "python3-django")
+QUICK = (
+    *("manpages-ru", "libreoffice-help-zh-cn", "libreoffice-help-en-us"),
+    *("perl-doc", "manpages-de", "python3-django"),
+)
 QUICK_SHARE = 20 / 268
 # no one package makes up more than this share of its kind
 MAX_SHARE = 0.3
@@ -169,11 +172,11 @@ def _fetch(name: str, folder: Path) -> str | None:
     return None
 
 
-def _update_lists(done: list[bool] = []) -> bool:  # noqa: B006  one update in a process
-    """Fetch the lists of packages, once; false if that was done or is not allowed."""
-    if done or os.geteuid() != 0:
+@functools.cache
+def _update_lists() -> bool:
+    """Fetch the lists of packages, once in a process; false if that is not allowed."""
+    if os.geteuid() != 0:
         return False
-    done.append(True)
     argv = ["apt-get", "update", "-q"]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 

@@ -34,7 +34,7 @@ def own_python() -> Path:
         return python
     print("making .bench/venv with what is compared: a minute the first time", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", BENCH / "venv"], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *_pins(), *RIVALS], check=True)
     subprocess.run([*pip, "--no-deps", *WITHOUT_DEPENDENCIES], check=True)
     ready.write_text(wanted)

@@ -115,7 +115,8 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str], cores: int) -> Ran:
         said = err.decode(errors="replace")[-2000:]
         raise RuntimeError(f"{' '.join(argv)}: exit {process.returncode}\n{said}")
     result = json.loads(out.decode().strip().splitlines()[-1])
-    return Ran(wall, result, sorted(watch.peaks.values(), reverse=True), watch.total)
+    peaks = sorted(watch.peaks.values(), reverse=True)
+    return Ran(wall, result, peaks, max([watch.total, *peaks]))
 
 
 class _Watch(threading.Thread):

@@ -27,7 +27,7 @@ def digest(task: Task) -> dict[str, Any]:
             chunk = read_chunk(shard.root, row, shard.dtype)
             assert chunk is not None
             bits = np.frombuffer(chunk.trained or b"", dtype=np.uint8)
-            own = np.unpackbits(bits, count=row.num_tokens, bitorder="little")
+            own = np.unpackbits(bits, count=row.num_tokens)
             ids.update(chunk.tokens.astype("<u4"))
             mask.update(own)
             tokens, trained = tokens + row.num_tokens, trained + int(own.sum())
