@@ -6,6 +6,7 @@ SOURCE (text or chat) and PACKING come from the environment.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -14,12 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rivals.common import Task, bytes_of, files_under, run
-
-if "--again" in sys.argv:
-    from clusterlm.data.cache import open_cache
-else:
-    from clusterlm.data.preprocess import preprocess
-    from clusterlm.spec.data import Data
 
 
 class Timeline:
@@ -55,8 +50,13 @@ def prepare(task: Task) -> dict[str, Any]:
     """Prepare the source, or open what was prepared."""
     cache = Path(os.environ["CLUSTERLM_CACHE_DIR"])
     if task.again:
+        from clusterlm.data.cache import open_cache
+
         blocks = open_cache(cache / "bench").split("train")
         return {"first": len(blocks.batch(range(8))["input_ids"])}
+    from clusterlm.data.preprocess import preprocess
+    from clusterlm.spec.data import Data
+
     data = Data.model_validate(
         {
             "tokenizer": {"name": str(task.tokenizer)},
@@ -85,4 +85,8 @@ def prepare(task: Task) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # not at the head: each worker imports this file again, as it would the real, light entry
+    importlib.import_module(
+        "clusterlm.data.cache" if "--again" in sys.argv else "clusterlm.data.preprocess"
+    )
     run(prepare)
