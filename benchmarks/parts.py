@@ -120,7 +120,7 @@ def throughput(
 
 
 def _tell_throughput(page: Page, tokenizer: str, cases: Sequence[Case], base: Case) -> None:
-    head = ["", "MB", "MB/s", "min-max", "whole process", "steady", "x run_clm"]
+    head = ["", "MB", "MB/s", "min-max", "whole process", "steady", "core s", "x run_clm"]
     head += ["largest MiB", "all MiB", "B/token"]
     rows = []
     for case in cases:
@@ -136,6 +136,7 @@ def _tell_throughput(page: Page, tokenizer: str, cases: Sequence[Case], base: Ca
                 f"{low:.1f}-{high:.1f}",
                 f"{statistics.median(case.whole_rates):.1f}",
                 f"{statistics.median(known):.1f}" if known else "",
+                f"{statistics.median(ran.core_s for ran in case.runs):.1f}",
                 f"{case.ratio_to(base):.1f}",
                 f"{max(ran.peak_mib[0] for ran in case.runs):.0f}",
                 f"{max(ran.total_mib for ran in case.runs):.0f}",
@@ -241,7 +242,16 @@ def _run_in_turn(bench: Bench, tokenizer: str, cases: Sequence[Case], rounds: in
 
 def _tell_stages(bench: Bench, title: str, cases: Sequence[Case], names: Sequence[str]) -> None:
     stages = list(dict.fromkeys(s for case in cases for s in case.runs[-1].result["stages"]))
-    head = ["", "MB/s", "steady", "s, all", *(f"s, {s}" for s in stages), "largest MiB", "all MiB"]
+    head = [
+        "",
+        "MB/s",
+        "steady",
+        "s, all",
+        "core s",
+        *(f"s, {s}" for s in stages),
+        "largest MiB",
+        "all MiB",
+    ]
     rows = []
     for name, case in zip(names, cases, strict=True):
         best = min(case.runs, key=lambda ran: ran.wall_s)
@@ -252,6 +262,7 @@ def _tell_stages(bench: Bench, title: str, cases: Sequence[Case], names: Sequenc
                 f"{case.megabytes / best.work_s:.1f}",
                 f"{best.result['steady_mb_s'] or 0:.1f}",
                 f"{best.wall_s:.2f}",
+                f"{best.core_s:.2f}",
                 *(f"{seconds:.2f}" for seconds in found),
                 f"{best.peak_mib[0]:.0f}",
                 f"{best.total_mib:.0f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -27,12 +28,14 @@ class Ran:
 
     Attributes:
         wall_s: from start to exit, imports and all.
+        core_s: processor time of all its processes; noise of other programs is not in it.
         result: what the program printed about itself; `work_s` is without its imports.
         peak_mib: the most memory that each of its processes ever held, largest first.
         total_mib: the most that all held at one moment.
     """
 
     wall_s: float
+    core_s: float
     result: dict[str, Any]
     peak_mib: list[float] = field(default_factory=list)
     total_mib: float = 0.0
@@ -97,7 +100,7 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str], cores: int) -> Ran:
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     # dirty pages of the run before are not this run's to write
     os.sync()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _core_seconds()
     process = subprocess.Popen(
         argv,
         env=dict(env),
@@ -116,7 +119,13 @@ def _run(argv: Sequence[str], *, env: Mapping[str, str], cores: int) -> Ran:
         raise RuntimeError(f"{' '.join(argv)}: exit {process.returncode}\n{said}")
     result = json.loads(out.decode().strip().splitlines()[-1])
     peaks = sorted(watch.peaks.values(), reverse=True)
-    return Ran(wall, result, peaks, max([watch.total, *peaks]))
+    return Ran(wall, _core_seconds() - used, result, peaks, max([watch.total, *peaks]))
+
+
+def _core_seconds() -> float:
+    """Processor time of all processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _Watch(threading.Thread):
