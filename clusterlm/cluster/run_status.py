@@ -68,8 +68,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         advice=_advice(records, verdict, told),
         attempt=records.attempt,
         job_ids=[job.job_id for job in history.jobs.values()],
-        nodes=history.nodes
-        or ([sight.row.nodes] if sight and sight.row and sight.row.nodes else []),
+        nodes=_nodes(records, sight),
         step=progress.step if progress else None,
         total_steps=progress.total_steps if progress else None,
         loss=progress.loss if progress else None,
@@ -86,8 +85,10 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
     )
 
 
-def _nodes_of(sight: Seen | None) -> list[str]:
-    return [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
+def _nodes(records: Records, sight: Seen | None) -> list[str]:
+    by_slurm = [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
+    own = list(records.tasks.nodes) if records.tasks else records.history.nodes
+    return own or by_slurm
 
 
 def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:
@@ -95,6 +96,8 @@ def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:
     history = records.history
     if history.end is not None:
         return history.end
+    if verdict.state is State.RETRYING and records.tasks:
+        return records.tasks.failure or {}
     if verdict.state is State.RETRYING:
         return history.failure or history.last_end or {}
     return {}
