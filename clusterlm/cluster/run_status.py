@@ -34,6 +34,8 @@ class RunStatus:
     """Age of what the state rests on."""
     source: str
     """records, supervisor, squeue, sacct, process, or nothing."""
+    task: int | None = None
+    """Of the array that encodes: the one that the state speaks of."""
     rank: int | None = None
     host: str | None = None
     error: str | None = None
@@ -76,6 +78,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         eta_s=progress.eta_s if progress and not verdict.state.is_final else None,
         updated_s_ago=age_s,
         source=source,
+        task=_task(told, sight),
         rank=told.get("rank"),
         host=told.get("host"),
         error=told.get("error"),
@@ -89,6 +92,11 @@ def _nodes(records: Records, sight: Seen | None) -> list[str]:
     by_slurm = [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
     own = list(records.tasks.nodes) if records.tasks else records.history.nodes
     return own or by_slurm
+
+
+def _task(told: Mapping[str, Any], sight: Seen | None) -> int | None:
+    by_slurm = sight.row.task if sight and sight.row else ""
+    return told.get("task", int(by_slurm) if by_slurm.isdecimal() else None)
 
 
 def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
     base = Explanation(
         run=run.name,
         state=status.state,
+        task=status.task,
         words=_words(status),
         cause=status.cause,
         evidence=status.evidence,
@@ -187,7 +188,8 @@ def _is_failure(name: str) -> bool:
 
 def _with_batch_log(base: Explanation, run: RunPaths) -> Explanation:
     """No attempt failed: what the batch step itself printed last may say why."""
-    logs = [file.path for file in batch_files(run, Wanted()) if file.path.stat().st_size]
+    files = batch_files(run, Wanted(task=base.task))
+    logs = [file.path for file in files if file.path.stat().st_size]
     if not logs:
         return base
     newest = max(logs, key=lambda path: path.stat().st_mtime)

@@ -168,6 +168,8 @@ def _phase_started(h: History, e: dict[str, Any]) -> None:
         return
     h.phase, h.requeued, h.stop_reason = e["phase"], False, None
     h.attempt_open = False
+    # a scheduler that took the nodes away in the last moment starts it again
+    h.done_phases.discard(h.phase)
 
 
 def _attempt_started(h: History, e: dict[str, Any]) -> None:

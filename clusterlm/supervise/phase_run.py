@@ -192,6 +192,8 @@ class PhaseRun:
                 attempt.ask_to_stop(notes.stop_reason, "the scheduler")
             if self.is_cancelled():
                 self._relay_cancel(attempt)
+            if self.phase != "train" and attempt.stop_reason:
+                self._end_now(attempt, "the data phase has nothing to save: it keeps what is done")
             if not self.run.spec.exists():
                 attempt.step.end_now()
                 raise RunError(f"{self.run.root} has been deleted")
@@ -206,8 +208,12 @@ class PhaseRun:
     def _relay_cancel(self, attempt: Attempt) -> None:
         request = ended_by_another(self.run) or read_json(self.run.cancel) or {}
         attempt.ask_to_stop("cancel", str(request.get("by", "clusterlm cancel")))
-        if request.get("now") and not attempt.paths.abort.exists():
-            attempt.end_now("cancelled without a save")
+        if request.get("now"):
+            self._end_now(attempt, "cancelled without a save")
+
+    def _end_now(self, attempt: Attempt, why: str) -> None:
+        if not attempt.paths.abort.exists():
+            attempt.end_now(why)
 
     def _tell(self, attempt: Attempt, view: AttemptView, told: set[str]) -> None:
         """Write what was seen for the first time as events: readers show it within a second."""
