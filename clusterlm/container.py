@@ -23,9 +23,10 @@ from clusterlm.errors import ImageError, Problem, SpecError
 from clusterlm.node import image_build
 from clusterlm.node.codes import EXIT_IMAGE
 from clusterlm.paths import ImagePaths, RunPaths, cache_dir
-from clusterlm.spec.data import Source
+from clusterlm.spec.chat_template import is_file
 from clusterlm.spec.image import Runtime
 from clusterlm.spec.job import Job
+from clusterlm.spec.sources import CustomSource, Source
 
 SCRATCH = "/tmp"
 """Of the node: what is compiled there outlives an attempt, and other nodes do not wait for it."""
@@ -205,7 +206,9 @@ def _named_paths(job: Job) -> Iterator[tuple[str, str]]:
         yield from _sources("data", data.sources)
         yield from _sources("data.validation", data.validation.sources)
         yield "data.tokenizer.name", _with_blobs(data.tokenizer.name or "")
-        yield "data.tokenizer.chat_template", data.tokenizer.chat_template or ""
+        template = data.tokenizer.chat_template
+        if template is not None and is_file(template):
+            yield "data.tokenizer.chat_template", template
     if job.model:
         yield "model.name", _with_blobs(job.model.name or "")
     if isinstance(job.train.deepspeed, str):
@@ -219,7 +222,12 @@ def _named_paths(job: Job) -> Iterator[tuple[str, str]]:
 
 def _sources(where: str, sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
     for number, source in enumerate(sources):
-        yield f"{where}.sources[{number}].path", _root_of(source.path)
+        place = f"{where}.sources[{number}]"
+        if source.path is not None:
+            yield f"{place}.path", _root_of(source.path)
+        if isinstance(source, CustomSource):
+            # with its neighbours, which it may import
+            yield f"{place}.converter", posixpath.dirname(source.converter.rpartition(":")[0])
 
 
 def _root_of(path: str) -> str:

@@ -88,6 +88,24 @@ def test_a_hub_id_is_no_path() -> None:
     assert mounts_of(sources=["/d/x.txt"]) == ["/tmp", "/d/x.txt:ro", *OWN[1:]]
 
 
+def test_a_source_of_the_hub_and_a_template_that_is_no_file_are_no_paths() -> None:
+    for template in ("qwen", "/{{ bos_token }}"):
+        tokenizer = {"name": "org/name", "chat_template": template}
+        rows = [{"kind": "text", "hub": "owner/name"}]
+        assert mounts_of(sources=[], data={"tokenizer": tokenizer, "sources": rows}) == OWN
+
+
+def test_of_an_own_converter_its_folder_is_seen() -> None:
+    custom = {"kind": "custom", "path": "/d/x.jsonl", "converter": "/jobs/conv.py:to_messages"}
+    installed = {**custom, "converter": "package.module.function"}
+    data = {"sources": [installed], "validation": {"sources": [custom]}}
+    found = mounts_of(sources=[], data=data)
+    assert set(found) == {"/d/x.jsonl:ro", "/jobs:ro", *OWN}
+    custom["converter"] = "/my jobs/conv.py:to_messages"
+    with pytest.raises(SpecError, match=r"data\.validation\.sources\[0\]\.converter"):
+        mounts_of(sources=[], data=data)
+
+
 def test_a_snapshot_of_the_hubs_cache_brings_the_files_that_its_links_lead_to() -> None:
     model = {"name": "/hub/models--org--name/snapshots/0123abcd"}
     assert "/hub/models--org--name:ro" in mounts_of(sources=["/d/x.txt"], model=model)

@@ -30,9 +30,10 @@ from clusterlm.container import runtime_of
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import PRIVATE_DIR, RunPaths, runs_dir
-from clusterlm.spec.data import Data, Source
+from clusterlm.spec.data import Data
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.load import LoadedJob
+from clusterlm.spec.sources import Source
 from clusterlm.supervise.allocation import LOCAL_GPUS, LOCAL_NODES, process_lives
 from clusterlm.supervise.causes import State
 
@@ -151,7 +152,9 @@ def _sample(data: Data) -> Data:
         ]
 
     validation = data.validation.model_copy(update={"sources": small(data.validation.sources)})
-    return data.model_copy(update={"sources": small(data.sources), "validation": validation})
+    # one process is enough for so little
+    changes = {"sources": small(data.sources), "validation": validation, "tasks": 1}
+    return data.model_copy(update=changes)
 
 
 def _refuse_what_cannot_run_here(job: Job, wish: Wish, source: str) -> None:

@@ -37,7 +37,18 @@ _FIXED_DAY = datetime(2024, 7, 26)
 # of a private use area: in no text, and changed by no template
 _STAND_IN = "\ue0f5\ue0a7"
 
-Span = tuple[int, int]
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    start: int
+    end: int
+    message: int
+
+
+class Rendered(NamedTuple):
+    text: str
+    spans: list
 
 
 class ChatTemplate:
@@ -72,7 +83,7 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
-    def render_with_spans(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def render_with_spans(self, messages, tools=None):
         """The text, and the character spans [start, end) of the assistant's words and turn ends.
 
         # <|im_start|>user Hi<|im_end|> <|im_start|>assistant Hello<|im_end|>
@@ -84,8 +95,8 @@ class ChatTemplate:
             if message["role"] == "assistant":
                 span = self._span(messages, i, text)
                 if span is not None and span[0] < span[1]:
-                    spans.append(span)
-        return text, spans
+                    spans.append(Span(*span, i))
+        return Rendered(text, spans)
 
     def _span(self, messages: Sequence[Message], i: int, text: str) -> Span | None:
         content = self._content_span(messages, i, text)

@@ -34,33 +34,50 @@ DOCUMENT = np.dtype(
         ("digest", "<u8", 2),
         # where the record stands: bytes in a file of lines, else the number of the record
         ("offset", "<u8"),
-        # place of its file among the files of the source
+        # place of its file among the files of the chunk
         ("file", "<u4"),
+        # number of its record in the chunk, those left out counted too
+        ("record", "<u4"),
         # place of its domain in the chunk's list; NO_DOMAIN for none
         ("domain", "<u2"),
-        # PIECE_*: a long text comes in several rows
+        # CONTINUES, CONVERSATION, BROKEN
         ("flags", "<u2"),
     ]
 )
 NO_DOMAIN = 0xFFFF
 CONTINUES = 1
-"""Flag: this row goes on with the document of the row before."""
+"""Flag: this row goes on with the document of the row before (a long text comes in pieces)."""
+CONVERSATION = 2
+"""Flag: never cut, always apart from its neighbours; its mask says what is trained."""
+BROKEN = 4
+"""Flag: a piece of a long text that cannot be read; the whole document is left out."""
+BAD = "bad_record"
+"""Reason of a record that is malformed: `data.on_bad_record` decides."""
+MAX_LISTED = 50
+"""Records left out that a chunk names; beyond, they are only counted."""
+MAX_DETAIL = 200
+"""Characters kept of what is wrong with a record."""
 
 
 class Problem(NamedTuple):
-    """A record that is left out, or stops the run.
+    """A record that is left out; whether a bad one stops the run is decided where it is counted.
 
     Attributes:
-        file: place of its file among the files of the source.
+        file: place of its file among the files of the chunk.
         offset: as in DOCUMENT.
-        reason: a key of REASONS in `summary.py`, to be counted by.
+        reason: a key of REASONS in `summary.py`, to be counted by; BAD for a record that cannot be
+            used at all.
         detail: what is wrong, in words.
+        record: its number in the chunk.
+        documents_before: how many records of the chunk before it could be used.
     """
 
     file: int
     offset: int
     reason: str
     detail: str
+    record: int
+    documents_before: int
 
 
 @dataclass
@@ -68,13 +85,15 @@ class EncodedChunk:
     """The documents of one chunk.
 
     Attributes:
+        key: of the content and of all that makes tokens of it; the same key, the same chunk.
         domains: what DOCUMENT.domain counts in.
         num_records: records read, also those left out.
+        num_bytes: of source read.
         counts: of what is to be told besides (NOTES in `summary.py`).
         dropped: records that were left out, each with its reason.
-        error: the first record that is to stop the run; nothing behind it was read.
     """
 
+    key: str
     tokens: TokenArray
     documents: Documents
     trained: Mask | None = None
@@ -84,7 +103,13 @@ class EncodedChunk:
     num_bytes: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[Problem] = field(default_factory=list)
-    error: Problem | None = None
+
+    def leave_out(self, problem: Problem) -> None:
+        """Count a record that is left out, and list the first ones (the first bad one always)."""
+        self.counts[problem.reason] += 1
+        is_first_bad = problem.reason == BAD and self.counts[BAD] == 1
+        if len(self.dropped) < MAX_LISTED or is_first_bad:
+            self.dropped.append(problem._replace(detail=problem.detail[:MAX_DETAIL]))
 
 
 def token_dtype(vocab_size: int) -> TokenType:

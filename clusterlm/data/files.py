@@ -2,7 +2,8 @@
 
 Names are sorted by their bytes below the folder that the path starts in, so the order is the same
 on every machine and wherever the folder lies. Hidden files and `__pycache__` are left out unless
-the pattern names them. Light: standard library and the spec only.
+the pattern names them. Folders that `datasets` or `hf download` wrote have their own order and
+splits, see `saved.py`. Light: standard library and the spec only.
 """
 
 from __future__ import annotations
@@ -15,13 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clusterlm.data.saved import downloaded_names, refused_choice, saved_names
 from clusterlm.errors import DataError
-from clusterlm.spec.data import Source
+from clusterlm.spec.sources import Source
 
-Format = Literal["lines", "parquet", "text"]
+Packing = Literal["gz", "zst"]
+Format = Literal["text", "lines", "rows", "parquet", "arrow"]
 
-FORMATS: dict[str, Format] = {".jsonl": "lines", ".json": "lines", ".parquet": "parquet"}
-"""By the end of the name; any other file is one document."""
+FORMATS: dict[str, Format] = {
+    ".jsonl": "lines",
+    ".json": "lines",
+    ".csv": "rows",
+    ".tsv": "rows",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+"""By the end of the name, before that of the packing; any other file is one document."""
+
+PACKINGS: dict[str, Packing] = {".gz": "gz", ".zst": "zst"}
 
 _MAGIC = re.compile(r"[*?\[]")
 _GLOB_TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
@@ -35,31 +47,64 @@ class SourceFile:
     Attributes:
         path: where it lies.
         name: below the folder that the source's path starts in, with `/`.
+        is_list: a .json file that holds one list, and not lines.
     """
 
     path: Path
     name: str
     num_bytes: int
+    is_list: bool = False
+
+    @property
+    def packing(self) -> Packing | None:
+        return PACKINGS.get(self.path.suffix.lower())
+
+    @property
+    def suffix(self) -> str:
+        """What tells the format: `.jsonl` of `a.jsonl.gz`."""
+        name = self.path.name.lower()
+        return Path(name[: name.rindex(".")] if self.packing else name).suffix
 
     @property
     def format(self) -> Format:
-        return FORMATS.get(self.path.suffix.lower(), "text")
+        return "rows" if self.is_list else FORMATS.get(self.suffix, "text")
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether it can be read from its beginning only."""
+        return self.format == "rows" or (self.format == "lines" and self.packing is not None)
 
 
 def list_files(source: Source) -> list[SourceFile]:
-    """The files of `source`, in reading order; at least one.
+    """The files of `source`, in reading order; at least one, but none for a hub dataset.
+
+    Those of a hub dataset are known only where it is loaded, see `hub.py`.
 
     Raises:
-        DataError: nothing is there, or a conversation source meets a file that holds no records.
+        DataError: nothing is there, there is no such split, or a conversation source meets a file
+            that holds no records.
     """
+    if source.path is None:
+        return []
     base, pattern = _base_and_pattern(source.path)
+    if pattern == "**" and (saved := saved_names(base, source)) is not None:
+        return [_file_of(base, name) for name in saved]
     names = [pattern] if (base / pattern).is_file() else list(_walk(base, pattern, source.exclude))
+    if pattern == "**":
+        names = downloaded_names(base, names, source, holds_records)
+    elif (asked := refused_choice(source)) is not None:
+        raise DataError(asked)
     files = [_file_of(base, name) for name in sorted(names, key=os.fsencode)]
     if source.kind != "text":
         files = _with_records(files, is_folder=pattern == "**", path=source.path)
     if not files:
-        raise DataError(_nothing_found(source, base, pattern))
+        raise DataError(_nothing_found(source.path, source.exclude, base, pattern))
     return files
+
+
+def holds_records(name: str) -> bool:
+    """Whether a file of that name holds records, and not one document."""
+    return SourceFile(Path(name), name, 0).format != "text"
 
 
 def regex_of(glob: str) -> re.Pattern[str]:
@@ -115,9 +160,12 @@ def _walk(base: Path, pattern: str, exclude: list[str]) -> Iterator[str]:
             and name != "__pycache__"
             and not _is_excluded(f"{prefix}{name}/", unwanted)
         )
+        if {"state.json", "dataset_info.json"} <= set(names):
+            # one that `datasets` saved, among others: the rest only describes it
+            names = [name for name in names if name.endswith(".arrow")]
         for name in names:
             path = prefix + name
-            is_visible = with_hidden or not name.startswith(".")
+            is_visible = (with_hidden or not name.startswith(".")) and name != "dataset_dict.json"
             if is_visible and wanted.fullmatch(path) and not _is_excluded(path, unwanted):
                 yield path
 
@@ -135,9 +183,17 @@ def _is_excluded(path: str, unwanted: list[re.Pattern[str]]) -> bool:
 def _file_of(base: Path, name: str) -> SourceFile:
     path = base / name
     try:
-        return SourceFile(path=path, name=name, num_bytes=path.stat().st_size)
+        num_bytes = path.stat().st_size
+        is_list = path.suffix.lower() == ".json" and _begins_with_bracket(path)
+        return SourceFile(path=path, name=name, num_bytes=num_bytes, is_list=is_list)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _begins_with_bracket(path: Path) -> bool:
+    with path.open("rb") as handle:
+        start = handle.read(4096).removeprefix(b"\xef\xbb\xbf")
+    return start.lstrip().startswith(b"[")
 
 
 def _with_records(files: list[SourceFile], *, is_folder: bool, path: str) -> list[SourceFile]:
@@ -151,7 +207,7 @@ def _with_records(files: list[SourceFile], *, is_folder: bool, path: str) -> lis
     return holding
 
 
-def _nothing_found(source: Source, base: Path, pattern: str) -> str:
+def _nothing_found(path: str, exclude: list[str], base: Path, pattern: str) -> str:
     if not base.exists():
         found = f"the folder {base} does not exist"
     elif pattern == "**":
@@ -160,5 +216,5 @@ def _nothing_found(source: Source, base: Path, pattern: str) -> str:
         found = f"no file matches {pattern} in {base}"
     else:
         found = f"{base / pattern} does not exist"
-    left_out = f" (leaving out {', '.join(source.exclude)})" if source.exclude else ""
-    return f"data source {source.path!r}: {found}{left_out}; a path is relative to the YAML"
+    left_out = f" (leaving out {', '.join(exclude)})" if exclude else ""
+    return f"data source {path!r}: {found}{left_out}; a path is relative to the YAML"

@@ -1,9 +1,10 @@
-"""Which prepared data a spec means: a hash over all that changes the tokens, and nothing else.
+"""Which prepared data a spec means: a hash over all that changes the blocks, and nothing else.
 
 In it: the content of every source file in reading order, what is taken from it, the tokenizer, the
-chat template, how blocks are made, the version of these rules. Not in it: where the files lie,
-their names and times, the number of workers. A tokenizer from the hub counts by name and revision:
-pin the revision. Light: standard library, xxhash and the spec only, because a login node asks too.
+chat template, an own converter's code, how blocks are made, the version of these rules. Not in it:
+where the files lie, their names and times, the number of workers and tasks, the engine. What comes
+from the hub counts by name and revision: pin the revision. Light: standard library, xxhash and the
+spec only, because a login node asks too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import xxhash
 
 from clusterlm.data.files import SourceFile, list_files
 from clusterlm.data.hashes import HashMemo
+from clusterlm.data.own_converter import converter_digest
+from clusterlm.data.templates import template_text
 from clusterlm.errors import DataError
 from clusterlm.paths import cache_dir
-from clusterlm.spec.data import Data, Source, Tokenizer
+from clusterlm.spec.data import Data, Tokenizer
+from clusterlm.spec.sources import CustomSource, Source, TextSource
 
-RULES = 1
-"""Raise it when the same sources would give other tokens than before."""
+RULES = 2
+"""Raise it when the same sources would give other blocks than before."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,35 +41,48 @@ TOKENIZER_FILES = (
 )
 """What makes a tokenizer; a model's folder also holds weights, not to be hashed or copied."""
 
+PLACE_FIELDS = {"path", "exclude", "hub", "subset", "revision"}
+"""Of a source: where its content lies."""
+CHOICE_FIELDS = {"epochs", "weight", "validation", "max_documents", "split"}
+"""Of a source: what is chosen of its tokens afterwards."""
+
 Parts = dict[str, Any]
+
+
+def hash_of(value: Any) -> str:
+    """32 hex characters that stand for a value of JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return str(xxhash.xxh3_128(text.encode()).hexdigest())
 
 
 def fingerprint_of_parts(parts: Mapping[str, Any]) -> str:
     """The fingerprint of what `describe` gave: 32 hex characters, the name of its cache folder."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return str(xxhash.xxh3_128(text.encode()).hexdigest())
+    return hash_of(dict(parts))
 
 
 def describe(data: Data) -> Parts:
     """What the fingerprint is made of, by its place in the YAML.
 
     Raises:
-        DataError: a source, tokenizer folder or template is not there.
+        DataError: a source, tokenizer folder, template or converter is not there.
     """
     memo = HashMemo(cache_dir() / ".hashes.json")
     parts: Parts = {"rules": RULES}
     for place, source in sources_of(data):
         parts |= _source_parts(place, source, memo)
     parts |= _tokenizer_parts(data.tokenizer, memo)
-    has_chat = any(source.kind != "text" for _, source in sources_of(data))
+    has_chat = any(not isinstance(source, TextSource) for _, source in sources_of(data))
     parts |= {
         "data.block_size": data.block_size,
         "data.packing": data.packing,
+        "data.isolate_documents": data.isolate_documents,
         # a text is never too long, so the choice changes nothing there
         "data.overlong": data.overlong if has_chat else None,
-        "data.on_bad_record": data.on_bad_record,
+        # stop and skip give the same where they give something; a quarantine is a file more
+        "data.on_bad_record": data.on_bad_record if data.on_bad_record == "quarantine" else None,
         "data.dedup": data.dedup.model_dump(mode="json"),
         "data.validation.fraction": data.validation.fraction,
+        "data.mix": data.mix.model_dump(mode="json"),
         "data.seed": data.seed,
     }
     memo.save()
@@ -91,12 +108,25 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
     ]
 
 
+def source_options(source: Source) -> Parts:
+    """What makes tokens of a source's content: its options, and the code of an own converter."""
+    options = source.model_dump(mode="json", exclude=PLACE_FIELDS | CHOICE_FIELDS)
+    if isinstance(source, CustomSource):
+        function = source.converter.rpartition(":")[2]
+        options["converter"] = f"{function} {converter_digest(source.converter)}"
+    return options
+
+
 def _source_parts(place: str, source: Source, memo: HashMemo) -> Parts:
-    files = list_files(source)
+    options = source_options(source)
+    choices = source.model_dump(mode="json", include=CHOICE_FIELDS)
     # which files is settled by `files`; how they were named is not what they contain
-    options = source.model_dump(mode="json", exclude={"path", "exclude"})
-    content = _content_of(files, memo)
-    return {f"{place}.files": content} | {f"{place}.{k}": v for k, v in options.items()}
+    if source.hub is not None:
+        content = f"{source.hub}@{source.revision or 'main'} {source.subset or ''}".strip()
+    else:
+        content = _content_of(list_files(source), memo)
+    named = {f"{place}.{key}": value for key, value in (options | choices).items()}
+    return {f"{place}.files": content} | named
 
 
 def _content_of(files: Iterable[SourceFile], memo: HashMemo) -> str:
@@ -110,12 +140,9 @@ def _content_of(files: Iterable[SourceFile], memo: HashMemo) -> str:
 
 
 def _tokenizer_parts(spec: Tokenizer, memo: HashMemo) -> Parts:
-    parts: Parts = {"data.tokenizer.chat_template": None}
-    if spec.chat_template is not None:
-        template = Path(spec.chat_template).expanduser()
-        if not template.is_file():
-            raise DataError(f"data.tokenizer.chat_template: {template} does not exist")
-        parts["data.tokenizer.chat_template"] = memo.hash_of(template)
+    parts: Parts = {"data.tokenizer.chat_template": _template_part(spec)}
+    if spec.extend is not None:
+        parts["data.tokenizer.extend"] = spec.extend.model_dump(mode="json")
     if spec.train is not None:
         return parts | {"data.tokenizer.train": spec.train.model_dump(mode="json")}
     folder = tokenizer_folder(spec)
@@ -123,6 +150,11 @@ def _tokenizer_parts(spec: Tokenizer, memo: HashMemo) -> Parts:
         return parts | {"data.tokenizer.name": f"{spec.name}@{spec.revision or 'main'}"}
     present = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     return parts | {"data.tokenizer.files": {p.name: memo.hash_of(p) for p in present}}
+
+
+def _template_part(spec: Tokenizer) -> str | None:
+    text = template_text(spec)
+    return None if text is None else hash_of(text)
 
 
 def tokenizer_folder(spec: Tokenizer) -> Path | None:

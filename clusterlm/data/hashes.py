@@ -1,9 +1,9 @@
 """Content hashes of files, remembered so that a second submit does not read 100 GB again.
 
-`<cache_dir>/.hashes.json` holds path -> size, mtime, ctime, hash. A file that was modified within
-the last two seconds is not remembered: it could change again within the same tick of its clock (git
-calls such a file racily clean). The memory is only ever a saving: broken, absent or unwritable, it
-costs time.
+`<cache_dir>/.hashes.json` holds path -> size, mtime, ctime, hash (one for each stripe of a large
+file, with commas between). A file that was modified within the last two seconds is not remembered:
+it could change again within the same tick of its clock (git calls such a file racily clean). The
+memory is only ever a saving: broken, absent or unwritable, it costs time.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ RACY_S = 2.0
 MAX_REMEMBERED = 100_000
 READ_BYTES = 1 << 20
 
+STRIPE_BYTES = 1 << 30
+"""A larger file is hashed in stripes, so that one reading gives the hash of each of its units."""
+
 
 def hash_file(path: Path) -> str:
     """32 hex characters of xxh3_128 over the content of `path`."""
+    return hash_range(path, 0, None)
+
+
+def hash_range(path: Path, start: int, end: int | None) -> str:
+    """The same over its bytes [start, end)."""
     state = xxhash.xxh3_128()
     try:
         with path.open("rb") as handle:
-            while block := handle.read(READ_BYTES):
+            handle.seek(start)
+            left = READ_BYTES if end is None else end - start
+            while block := handle.read(min(READ_BYTES, left)):
                 state.update(block)
+                left -= len(block) if end is not None else 0
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     return str(state.hexdigest())
@@ -45,13 +56,26 @@ class HashMemo:
 
     def hash_of(self, path: Path) -> str:
         """The content hash of `path`."""
+        stripes = self._stripes_of(path)
+        if "," not in stripes:
+            return stripes
+        return str(xxhash.xxh3_128(stripes.encode()).hexdigest())
+
+    def hash_of_range(self, path: Path, start: int, end: int) -> str:
+        """The content hash of the bytes [start, end) of `path`; remembered if it is a stripe."""
+        size = path.stat().st_size
+        if start % STRIPE_BYTES == 0 and end == min(start + STRIPE_BYTES, size):
+            return self._stripes_of(path).split(",")[start // STRIPE_BYTES]
+        return hash_range(path, start, end)
+
+    def _stripes_of(self, path: Path) -> str:
         stat = path.stat()
         # ctime cannot be set back: it betrays an edit behind a restored mtime
         key = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        entry = self._known.get(str(path))
+        entry = self._new.get(str(path)) or self._known.get(str(path))
         if entry is not None and entry[:3] == key:
             return str(entry[3])
-        content = hash_file(path)
+        content = _hash_stripes(path, stat.st_size)
         newest_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
         if time.time_ns() - newest_ns > RACY_S * 1e9:
             self._new[str(path)] = [*key, content]
@@ -76,6 +100,13 @@ class HashMemo:
         if value.get("version") != 1 or not isinstance(files, dict):
             return {}
         return {name: entry for name, entry in files.items() if _is_entry(entry)}
+
+
+def _hash_stripes(path: Path, size: int) -> str:
+    if size <= STRIPE_BYTES:
+        return hash_file(path)
+    starts = range(0, size, STRIPE_BYTES)
+    return ",".join(hash_range(path, start, start + STRIPE_BYTES) for start in starts)
 
 
 def _is_entry(entry: object) -> bool:

@@ -34,8 +34,9 @@ def uniform_of(keys: Keys, salt: int) -> npt.NDArray[np.float64]:
 def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
     """The numbers below `count` in the order of `seed`."""
     start = mix(np.array([seed], dtype=np.uint64))
+    # the mix takes no two numbers to one, so there are no ties and any way of sorting will do
     keys = mix(np.arange(count, dtype=np.uint64) ^ start)
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    return np.argsort(keys).astype(np.int64)
 
 
 def keys_of(digests: bytes) -> Keys:
@@ -44,11 +45,11 @@ def keys_of(digests: bytes) -> Keys:
     return np.frombuffer(digests, dtype="<u8")[::2].astype(np.uint64)
 
 
-def repeats_of(keys: Keys, weight: float) -> npt.NDArray[np.int64]:
-    """How often each document is seen in one pass.
+def repeats_of(keys: Keys, epochs: float | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """How often each document is seen in one pass; `epochs` is one number or one a document.
 
-    Weight 2.5: every document twice, half of them a third time; 0.5: half of them once.
+    Epochs 2.5: every document twice, half of them a third time; 0.5: half of them once.
     """
-    whole = int(weight)
-    extra = uniform_of(keys, SALT_WEIGHT) < weight - whole
-    return whole + extra.astype(np.int64)
+    whole = np.floor(epochs)
+    extra = uniform_of(keys, SALT_WEIGHT) < epochs - whole
+    return whole.astype(np.int64) + extra

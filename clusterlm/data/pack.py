@@ -1,45 +1,45 @@
-"""Documents -> blocks of exactly `block_size` tokens, as a plan over the stream of tokens.
+"""Documents -> blocks of `block_size` tokens, as a plan over the addresses of tokens.
 
-A block is a list of segments (start, length) of the stream; no token is copied. Two ways:
+A block is a list of segments (start, length); no token is copied. How segments are chosen:
 
-    concat      one stream of all documents, cut every block_size tokens; the tail that fills no
-                block is left out. Nothing else is lost, and nothing is padding.
-    packed      (document_start, and conversations always) whole documents, first fit; no document
-                crosses a block unless it is longer than one. Nothing is lost; the gaps are padding,
-                about 1 % where documents are much shorter than a block.
+    pack_stream.py   concat, document_start, paragraph_start: full blocks cut out of one stream
+    pack_fit.py      best_fit: whole documents, the gaps padded
+    here             padded: one document a block; and what every plan can do
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from clusterlm.data.documents import Mask, Numbers
 from clusterlm.data.order import shuffled
 
-OPEN_BINS = 64
-
-Numbers = npt.NDArray[np.int64]
+PLAN_COLUMNS = ("starts", "lengths", "offsets", "isolated")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks over the stream.
+    """Blocks over the addresses of tokens.
 
     Attributes:
-        starts: first token of each segment.
-        lengths: tokens of each segment.
+        starts: address of the first token of each segment.
+        lengths: int32, tokens of each segment.
         offsets: segments of block b are those from offsets[b] up to offsets[b + 1].
-        num_dropped: tokens that fill no block.
+        isolated: of each block: no segment sees another.
+        lost: tokens that are in no block, by reason: `tail` fills no block, `between` lies between
+            the end of a block and the next place where one may begin.
     """
 
     starts: Numbers
     lengths: npt.NDArray[np.int32]
     offsets: Numbers
-    num_dropped: int = 0
+    isolated: Mask
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_blocks(self) -> int:
@@ -49,72 +49,29 @@ class Plan:
     def num_tokens(self) -> int:
         return int(self.lengths.sum(dtype=np.int64))
 
+    @property
+    def num_unpredicted(self) -> int:
+        """Tokens with nothing in front of them that they could be predicted from."""
+        return int(np.where(self.isolated, np.diff(self.offsets), 1).sum())
 
-def concat_blocks(
-    starts: Numbers, lengths: Numbers, block_size: int, *, keep_tail: bool = False
+
+def make_plan(
+    starts: Numbers, lengths: Numbers, counts: Numbers, lost: Mapping[str, int] | None = None
 ) -> Plan:
-    """Cut the concatenation of the documents every `block_size` tokens.
-
-    With block_size=4 and documents aaa | bbbbb | cc:
-
-        a a a b    b b b b    (c c)        () = left out
-
-    Args:
-        starts: of each document in the stream, in the order to be trained.
-        lengths: of each document.
-        block_size: tokens in a block.
-        keep_tail: make a last, shorter block of the tokens that fill none.
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    used = total if keep_tail else total // block_size * block_size
-    full = np.arange(block_size, used + 1, block_size, dtype=np.int64)
-    # documents [3 8 10] and blocks [4 8] -> segments end at [3 4 8]
-    cuts = np.union1d(ends[ends <= used], full)
-    if used and (not len(cuts) or cuts[-1] < used):
-        cuts = np.append(cuts, used)
-    begins = np.concatenate([np.zeros(1, dtype=np.int64), cuts])[:-1]
-    document = np.searchsorted(ends, begins, side="right")
-    num_blocks = -(-used // block_size)
+    """A plan of isolated blocks from their segments, and how many segments each block has."""
     return Plan(
-        starts=starts[document] + begins - (ends - lengths)[document],
-        lengths=(cuts - begins).astype(np.int32),
-        offsets=np.searchsorted(begins, np.arange(num_blocks + 1) * block_size).astype(np.int64),
-        num_dropped=total - used,
+        starts=starts,
+        lengths=lengths.astype(np.int32),
+        offsets=offsets_of(counts),
+        isolated=np.ones(len(counts), dtype=np.bool_),
+        lost={reason: count for reason, count in (lost or {}).items() if count},
     )
 
 
-def pack_documents(
-    starts: Numbers, lengths: Numbers, block_size: int, *, open_bins: int = OPEN_BINS
-) -> Plan:
-    """Pack whole documents into blocks, first fit.
-
-    With block_size=6 and documents aaa | bb | cccc | dddddddd (longer than a block):
-
-        tokens     a a a b b .    c c c c d d    d d d d d d       . = pad
-        positions  0 1 2 0 1 0    0 1 2 3 0 1    0 1 2 3 4 5
-
-    A document longer than a block fills blocks of its own; what is left of it is packed as a
-    document of its own.
-
-    Args:
-        starts: of each document in the stream, in the order to be trained.
-        lengths: of each document.
-        block_size: tokens in a block.
-        open_bins: blocks kept open at once. More bins, less padding, more time.
-
-    Source: first-fit bin packing; compare https://arxiv.org/pdf/2404.10830.
-    """
+def pad_documents(starts: Numbers, lengths: Numbers, block_size: int) -> Plan:
+    """One document a block; one that is longer fills several."""
     starts, lengths = cut_overlong(starts, lengths, block_size)
-    block = np.array(_first_fit(lengths.tolist(), block_size, open_bins), dtype=np.int64)
-    order = np.argsort(block, kind="stable")
-    num_blocks = int(block.max()) + 1 if len(block) else 0
-    counts = np.bincount(block, minlength=num_blocks)
-    return Plan(
-        starts=starts[order],
-        lengths=lengths[order].astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+    return make_plan(starts, lengths, np.ones(len(starts), dtype=np.int64))
 
 
 def cut_overlong(starts: Numbers, lengths: Numbers, block_size: int) -> tuple[Numbers, Numbers]:
@@ -122,6 +79,8 @@ def cut_overlong(starts: Numbers, lengths: Numbers, block_size: int) -> tuple[Nu
 
     # block_size 4: length 10 -> 4 4 2
     """
+    if not len(lengths) or int(lengths.max()) <= block_size:
+        return starts, lengths
     pieces = -(-lengths // block_size)
     document = np.repeat(np.arange(len(lengths)), pieces)
     number = np.arange(len(document)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -129,15 +88,33 @@ def cut_overlong(starts: Numbers, lengths: Numbers, block_size: int) -> tuple[Nu
     return starts[document] + number * block_size, np.minimum(left, block_size)
 
 
+def offsets_of(counts: Numbers) -> Numbers:
+    """Where each group of `counts` begins, and where the last one ends.
+
+    # counts 2 1 3 -> 0 2 3 6
+    """
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def with_isolation(plan: Plan, isolated: bool) -> Plan:
+    """The same blocks; whether their segments see each other is `isolated`."""
+    return replace(plan, isolated=np.full(plan.num_blocks, isolated, dtype=np.bool_))
+
+
 def join_plans(plans: Sequence[Plan]) -> Plan:
     """The blocks of all plans, one plan behind the other."""
-    steps = np.cumsum([0, *(len(plan.starts) for plan in plans)])
-    offsets = [plan.offsets[1:] + step for plan, step in zip(plans, steps, strict=False)]
+    lost: Counter[str] = Counter()
+    for plan in plans:
+        lost.update(plan.lost)
+    counts = np.concatenate([np.diff(plan.offsets) for plan in plans])
     return Plan(
         starts=np.concatenate([plan.starts for plan in plans]),
         lengths=np.concatenate([plan.lengths for plan in plans]),
-        offsets=np.concatenate([np.zeros(1, dtype=np.int64), *offsets]),
-        num_dropped=sum(plan.num_dropped for plan in plans),
+        offsets=offsets_of(counts),
+        isolated=np.concatenate([plan.isolated for plan in plans]),
+        lost=dict(lost),
     )
 
 
@@ -145,28 +122,13 @@ def shuffle_blocks(plan: Plan, seed: int) -> Plan:
     """The same blocks in the order of `seed`."""
     order = shuffled(plan.num_blocks, seed)
     counts = np.diff(plan.offsets)[order]
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    offsets = offsets_of(counts)
     # segment j of the new plan: as far behind its block's first one as it is now
-    within = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], counts)
-    segment = np.repeat(plan.offsets[:-1][order], counts) + within
-    return Plan(plan.starts[segment], plan.lengths[segment], offsets, plan.num_dropped)
-
-
-def _first_fit(lengths: Sequence[int], block_size: int, open_bins: int) -> array[int]:
-    """The block of each piece, numbered in the order of opening."""
-    block_of = array("q")
-    # block -> tokens that still fit; a dict keeps the order of opening
-    room: dict[int, int] = {}
-    num_blocks = 0
-    for length in lengths:
-        block = next((b for b, left in room.items() if left >= length), None)
-        if block is None:
-            block, num_blocks = num_blocks, num_blocks + 1
-            room[block] = block_size
-        block_of.append(block)
-        room[block] -= length
-        if not room[block]:
-            del room[block]
-        elif len(room) > open_bins:
-            del room[min(room, key=room.__getitem__)]
-    return block_of
+    segment = np.repeat(plan.offsets[:-1][order] - offsets[:-1], counts) + np.arange(offsets[-1])
+    return replace(
+        plan,
+        starts=plan.starts[segment],
+        lengths=plan.lengths[segment],
+        offsets=offsets,
+        isolated=plan.isolated[order],
+    )

@@ -34,9 +34,13 @@ class RunReporter:
 
     def __call__(self, progress: Progress) -> None:
         stage = progress.text.split(" ")[0]
+        if stage != self._stage:
+            self._start = None
+        # of a compressed file more may come than its size on the disk
+        total = max(progress.done, progress.total)
         report_progress(
-            step=progress.done // MB if progress.total else None,
-            total_steps=-(-progress.total // MB) if progress.total else None,
+            step=progress.done // MB if total else None,
+            total_steps=-(-total // MB) if total else None,
             eta_s=self._eta_s(progress),
             text=progress.text,
             # a new stage is told at once, since it may take long
@@ -51,5 +55,5 @@ class RunReporter:
         started, before = self._start = self._start or (now, progress.done)
         if progress.done <= before:
             return None
-        left = progress.total - progress.done
+        left = max(0, progress.total - progress.done)
         return round((now - started) / (progress.done - before) * left, 1)

@@ -1,57 +1,88 @@
-"""The texts that a tokenizer is trained on: all of a small corpus, an even sample of a large one.
+"""Texts of a corpus for a look at it: all of a small one, an even sample of a large one.
 
-Up to SAMPLE_BYTES everything is taken. Beyond, the beginnings of chunks at even distances through
-all the sources: the same for the same files, and 100 GB need not be read for it.
+A tokenizer is trained on at most 20 MB, engines are tried on one. Beyond that, the beginnings of
+chunks at even distances through all the sources: the same for the same files, and 100 GB need not
+be read for it. Of a compressed file, whose middle cannot be reached, the beginning.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from clusterlm.data.convert import convert
-from clusterlm.data.sources import Chunk, read_records
-from clusterlm.spec.data import Source
+from clusterlm.data.chunks import Chunk
+from clusterlm.data.convert import BadRecord, Dropped, converter_of
+from clusterlm.data.long_text import Cutter
+from clusterlm.data.reading import Reading
+from clusterlm.data.sources import read_records
+from clusterlm.data.units import units_of
 
 SAMPLE_BYTES = 20_000_000
 SLICE_BYTES = 256_000
 """Taken of each chunk when not everything is."""
+_OPEN_CHUNKS = 6
+"""Chunks taken of a file whose length is not known."""
+
+# where texts may be looked at in pieces; a sample need not know about tokens
+_CUTTER = Cutter(spaces=True, newlines=True, commas=True)
 
 
-def sample_chunks(chunks: Sequence[Chunk]) -> tuple[list[Chunk], int | None]:
-    """The chunks to read, and how many bytes of each; None for all."""
-    if sum(chunk.num_bytes for chunk in chunks) <= SAMPLE_BYTES:
-        return list(chunks), None
-    count = min(len(chunks), SAMPLE_BYTES // SLICE_BYTES)
+@dataclass(frozen=True)
+class Sample:
+    """Which chunks to read, and how many bytes of each; None for all."""
+
+    readings: Sequence[Reading]
+    chunks: Sequence[Chunk]
+    slice_bytes: int | None
+    num_bytes: int
+    of_bytes: int
+
+    def texts(self) -> Iterator[list[str]]:
+        """Texts in reading order, a list for each chunk; what cannot be used is passed over."""
+        for chunk in self.chunks:
+            texts, left = [], self.slice_bytes
+            for text in _texts_of(chunk, self.readings[chunk.source]):
+                texts.append(text if left is None else text[:left])
+                if left is not None:
+                    # a cut in characters is close enough to one in bytes
+                    left -= len(texts[-1].encode())
+                    if left <= 0:
+                        break
+            yield texts
+
+
+def sample_of(readings: Sequence[Reading], *, max_bytes: int = SAMPLE_BYTES) -> Sample:
+    """An even sample of about `max_bytes`."""
+    chunks = [
+        chunk
+        for number, reading in enumerate(readings)
+        for unit in units_of(reading.files, number)
+        for chunk in itertools.islice(unit.chunks(), _OPEN_CHUNKS if unit.is_open_ended else None)
+    ]
+    total = sum(chunk.num_bytes for chunk in chunks)
+    of_bytes = sum(reading.num_bytes for reading in readings)
+    if total <= max_bytes:
+        return Sample(readings, chunks, None, total, of_bytes)
+    count = max(1, min(len(chunks), max_bytes // min(SLICE_BYTES, max_bytes // 4)))
     # few large chunks (parquet): more of each
-    return [chunks[i * len(chunks) // count] for i in range(count)], SAMPLE_BYTES // count
+    size = max_bytes // count
+    chosen = [chunks[i * len(chunks) // count] for i in range(count)]
+    taken = sum(min(chunk.num_bytes, size) for chunk in chosen)
+    return Sample(readings, chosen, size, taken, of_bytes)
 
 
-def sample_texts(
-    chunks: Sequence[Chunk], sources: Sequence[Source], max_bytes: int | None
-) -> Iterator[list[str]]:
-    """Texts in reading order, a list for each chunk; what cannot be used is passed over."""
-    for chunk in chunks:
-        texts, left = [], max_bytes
-        for text in _texts_of(chunk, sources[chunk.source]):
-            texts.append(text if left is None else text[:left])
-            if left is not None:
-                # a cut in characters is close enough to one in bytes
-                left -= len(texts[-1].encode())
-                if left <= 0:
-                    break
-        yield texts
-
-
-def _texts_of(chunk: Chunk, source: Source) -> Iterator[str]:
-    for record in read_records(chunk):
+def _texts_of(chunk: Chunk, reading: Reading) -> Iterator[str]:
+    convert = converter_of(reading.source)
+    for record in read_records(chunk, _CUTTER):
         if record.problem is not None:
             continue
         try:
-            content = convert(record.value, source)
-        except ValueError:
+            content = record.value if chunk.is_piece else convert(record.value)
+        except (Dropped, BadRecord):
             # told, with its place, when the corpus is encoded
             continue
         if isinstance(content, str):
             yield content
-        else:
-            yield from (message["content"] for message in content)
+        elif not isinstance(content, dict):
+            yield from (str(message.get("content") or "") for message in content.messages)

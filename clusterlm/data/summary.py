@@ -6,60 +6,76 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clusterlm.data.collect import Collection, Reading
-from clusterlm.data.plan import SplitPlan
+from clusterlm.data import convert
+from clusterlm.data.documents import BAD
 from clusterlm.data.whole import Manifest
 
 REASONS = {
-    "duplicate": "seen before",
-    "empty": "empty",
-    "bad_record": "cannot be used",
-    "not_sampled": "not taken by weight",
-    "overlong": "longer than a block",
-    "nothing_to_train": "nothing to train in it",
+    BAD: "cannot be used",
+    **convert.REASONS,
+    "refused_by_template": "refused by the chat template",
+    "too_many_tokens": "more tokens than max_tokens",
 }
-"""Why a document is left out, as counted and in words."""
+"""Why a record is left out while it is read, as counted and in words."""
 
-NOTES = {
-    "truncated": "conversations cut to a block",
-    "inexact_cuts": "cuts in long texts that changed a token",
+CHOICES = {
+    "not_asked_for": "not asked for by split or max_documents",
+    "duplicate": "seen before",
+    "near_duplicate": "nearly seen before",
+    "contaminated": "hold parts of the validation set",
 }
+"""Why a document that was read is not taken."""
+
+PLANNED = {
+    "overlong": "longer than a block",
+    "truncated": "cut to a block",
+    "untrained": "nothing to train in the part that fits",
+    "not_sampled": "not seen, since the source is seen less than once",
+}
+"""Why a kept document is in no block, or only a part of it."""
+
+NOTES = convert.NOTES
+"""What else is told."""
+
+LOST = {
+    "tail": "behind the last block",
+    "between": "between the end of a block and the next legal start",
+    "overlong": "in conversations longer than a block",
+    "truncated": "cut off from conversations",
+    "untrained": "in conversations cut to nothing to train",
+}
+"""Why a token is in no block."""
 
 
 def counts_of(
-    readings: Sequence[Reading],
-    collection: Collection,
-    splits: Mapping[str, SplitPlan],
-    *,
-    block_size: int,
+    counts: Sequence[Counter[str]],
+    places: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    kept: Sequence[tuple[int, int, int]],
 ) -> Manifest:
-    """What is counted: in all, by source, by split; and where bad records are."""
+    """What is counted in all and by source.
+
+    Args:
+        counts: of each source.
+        places: of each source in the YAML.
+        sizes: files and bytes of each.
+        kept: documents, tokens, trained tokens of each that are kept.
+    """
     rows = [
-        {"place": reading.place, "files": len(reading.files), "bytes": reading.num_bytes}
-        | _counts(counts)
-        for reading, counts in zip(readings, collection.counts, strict=True)
+        {"place": place, "files": size[0], "bytes": size[1], **_counted(own, part)}
+        for place, size, own, part in zip(places, sizes, counts, kept, strict=True)
     ]
+    total = tuple(sum(part[i] for part in kept) for i in range(3))
     return {
-        "counts": _counts(sum(collection.counts, Counter())),
+        "counts": _counted(sum(counts, Counter[str]()), (total[0], total[1], total[2])),
         "sources": rows,
-        "bad_records": [f"{place}: {reason}" for place, reason in collection.examples],
-        "splits": {
-            name: {
-                "documents": split.num_documents,
-                "blocks": split.plan.num_blocks,
-                "tokens": split.plan.num_tokens,
-                "supervised_tokens": split.num_supervised,
-                "padding": split.plan.num_blocks * block_size - split.plan.num_tokens,
-                "dropped_tokens": split.plan.num_dropped,
-            }
-            for name, split in splits.items()
-        },
     }
 
 
 def dropped_in_words(counts: Mapping[str, int]) -> str:
     """`3 seen before, 1 empty`; empty when nothing was left out."""
-    return ", ".join(f"{counts[key]} {words}" for key, words in REASONS.items() if counts.get(key))
+    words = REASONS | CHOICES
+    return ", ".join(f"{counts[key]:,} {text}" for key, text in words.items() if counts.get(key))
 
 
 def size_in_words(num_bytes: float) -> str:
@@ -71,50 +87,77 @@ def size_in_words(num_bytes: float) -> str:
 
 def summary_of(manifest: Manifest) -> str:
     """The table printed at the end of the phase."""
-    head = ("source", "read", "documents", "kept", "tokens", "left out")
-    rows = [head, *(_source_row(source) for source in manifest["sources"])]
-    lines = _aligned(rows)
-    notes = [
-        f"{manifest['counts'][key]} {words}"
-        for key, words in NOTES.items()
-        if manifest["counts"].get(key)
+    head = ("source", "read", "documents", "kept", "tokens", "trained", "epochs", "left out")
+    epochs = {use["place"]: use["epochs"] for use in manifest["splits"]["train"]["sources"]}
+    lines = _aligned([head, *(_source_row(row, epochs) for row in manifest["sources"])])
+    lines += _notes(manifest)
+    splits = manifest["splits"]
+    lines += [
+        "",
+        *_aligned(
+            [
+                ("split", "documents", "blocks", "tokens", "trained", "filled", "lost"),
+                *(_split_row(name, split) for name, split in splits.items()),
+            ]
+        ),
     ]
-    lines += [f"not usable: {record}" for record in manifest["bad_records"]]
-    lines += [*notes, ""]
-    lines += _aligned(
-        [
-            ("split", "documents", "blocks", "tokens", "trained", "filled"),
-            *(_split_row(name, split) for name, split in manifest["splits"].items()),
-        ]
-    )
     lines.append(
-        f"blocks of {manifest['block_size']} tokens, vocabulary of {manifest['vocab_size']}"
+        f"blocks of {manifest['block_size']} tokens ({manifest['packing']}), vocabulary of"
+        f" {manifest['vocab_size']}"
     )
     return "\n".join(lines)
 
 
-def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
-    fixed = {
-        key: counts.get(key, 0) for key in ("documents", "kept", "tokens", "supervised_tokens")
+def _counted(counts: Mapping[str, int], kept: tuple[int, int, int]) -> dict[str, Any]:
+    return {
+        "documents": counts.get("documents", 0),
+        "kept": kept[0],
+        "tokens": kept[1],
+        "supervised_tokens": kept[2],
+        "dropped": {key: counts[key] for key in REASONS | CHOICES if counts.get(key)},
+        "notes": {key: counts[key] for key in NOTES if counts.get(key)},
     }
-    dropped = {key: counts[key] for key in REASONS if counts.get(key)}
-    noted = {key: counts[key] for key in NOTES if counts.get(key)}
-    return {**fixed, "dropped": dropped, **noted}
 
 
-def _source_row(source: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(manifest: Manifest) -> list[str]:
+    lines = []
+    for key, words in NOTES.items():
+        if number := manifest["counts"]["notes"].get(key):
+            lines.append(f"{number:,} {words}")
+    near = manifest["dedup"]
+    if near["num_compared"]:
+        lines.append(f"near duplicates: {near['num_compared']:,} pairs compared")
+    for name, split in manifest["splits"].items():
+        found = ", ".join(
+            f"{number:,} {PLANNED[key]}" for key, number in split["dropped"].items() if number
+        )
+        lines += [f"{name}: {found}"] if found else []
+        lost = ", ".join(
+            f"{number:,} {LOST[key]}" for key, number in split["lost"].items() if number
+        )
+        lines += [f"{name}: tokens in no block: {lost}"] if lost else []
+    lines += [f"not usable: {record}" for record in manifest["bad_records"]]
+    if manifest["quarantined"]:
+        lines.append(f"{manifest['quarantined']:,} records in quarantine.jsonl")
+    return lines
+
+
+def _source_row(source: Mapping[str, Any], epochs: Mapping[str, float]) -> tuple[str, ...]:
     return (
         source["place"].removeprefix("data."),
         size_in_words(source["bytes"]),
         f"{source['documents']:,}",
         f"{source['kept']:,}",
         f"{source['tokens']:,}",
+        f"{source['supervised_tokens']:,}",
+        f"{epochs.get(source['place'], 1.0):.3g}",
         dropped_in_words(source["dropped"]) or "-",
     )
 
 
-def _split_row(name: str, split: Mapping[str, int]) -> tuple[str, ...]:
+def _split_row(name: str, split: Mapping[str, Any]) -> tuple[str, ...]:
     room = split["tokens"] + split["padding"]
+    lost = sum(split["lost"].values())
     return (
         name,
         f"{split['documents']:,}",
@@ -122,6 +165,7 @@ def _split_row(name: str, split: Mapping[str, int]) -> tuple[str, ...]:
         f"{split['tokens']:,}",
         f"{split['supervised_tokens']:,}",
         f"{split['tokens'] / room:.1%}" if room else "-",
+        f"{lost / (lost + split['tokens']):.2%}" if lost else "-",
     )
 
 

@@ -13,14 +13,18 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import CHATML, CHATML_TOKENS, ChatTemplate
+from clusterlm.data.documents import Mask
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
+from clusterlm.data.templates import template_text
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer
@@ -56,6 +60,13 @@ class Vocabulary:
     special_ids: frozenset[int]
     template: str | None
 
+    @cached_property
+    def is_special(self) -> Mask:
+        """Of each id: is it no text?"""
+        table = np.zeros(self.size, dtype=np.bool_)
+        table[list(self.special_ids)] = True
+        return table
+
     @property
     def chat(self) -> ChatTemplate:
         """The compiled chat template; ChatML when there is none."""
@@ -67,7 +78,7 @@ class Vocabulary:
         if with_chat:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
             text, spans = self.chat.render_with_spans(turns)
-            answer = text[slice(*spans[-1])] if spans else ""
+            answer = text[spans[-1][0] : spans[-1][1]] if spans else ""
             last = self.encoder.encode(answer, add_special_tokens=False).ids[-1:]
             ids.update(i for i in last if i in self.special_ids)
         return sorted(ids)
@@ -86,7 +97,7 @@ def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
             shutil.copyfile(origin / name, folder / name)
     if not (folder / _CONFIG).is_file():
         _write_config(folder, {"eos_token": _usual_end(folder)})
-    _write_template(spec, folder, with_chat=with_chat)
+    write_template(spec, folder, with_chat=with_chat)
 
 
 def train_tokenizer(
@@ -102,7 +113,7 @@ def train_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_config(folder, {"eos_token": END_OF_TEXT, "pad_token": PAD})
-    _write_template(spec, folder, with_chat=with_chat)
+    write_template(spec, folder, with_chat=with_chat)
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
@@ -190,10 +201,10 @@ def _write_config(folder: Path, specials: dict[str, str | None]) -> None:
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
+def write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
     template = _template_of(folder)
     if spec.chat_template is not None:
-        template = Path(spec.chat_template).expanduser().read_text(encoding="utf-8")
+        template = template_text(spec)
     elif template is None and with_chat:
         template = CHATML
     if template is None:

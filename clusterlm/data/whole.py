@@ -1,4 +1,4 @@
-"""Whether prepared data may be used: READY, its manifest, and every file in its size.
+"""Whether prepared data may be used: READY, its manifest, and every file and shard in its size.
 
 Light (no numpy): the login node asks before it submits, the supervisor before it starts ranks, and
 each rank when it opens the data.
@@ -6,6 +6,7 @@ each rank when it opens the data.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from clusterlm.errors import CacheNotReady
 from clusterlm.node.files import read_json
 from clusterlm.paths import CachePaths
 
-FORMAT = 1
+FORMAT = 2
 
 Manifest = dict[str, Any]
 
@@ -56,12 +57,25 @@ def read_manifest(root: Path, fingerprint: str | None = None) -> Manifest:
             f"prepared data: {root} holds {manifest['fingerprint']}, and {fingerprint} is asked"
             " for; run the preprocess phase for this job"
         )
-    for name, file in manifest["files"].items():
-        size = (root / name).stat().st_size if (root / name).is_file() else None
-        if size != file["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise CacheNotReady(_damaged(root, f"{name} {found}, {file['bytes']} were written"))
+    for path, size in _files(root, manifest):
+        found_size = path.stat().st_size if path.is_file() else None
+        if found_size != size:
+            found = "is missing" if found_size is None else f"has {found_size} bytes"
+            raise CacheNotReady(_damaged(root, f"{path.name} {found}, {size} were written"))
     return manifest
+
+
+def shards_folder(root: Path) -> Path:
+    """Where the shards of prepared data lie: beside it, since others use them too."""
+    return root.parent / "shards"
+
+
+def _files(root: Path, manifest: Manifest) -> Iterator[tuple[Path, int]]:
+    for name, file in manifest["files"].items():
+        yield root / name, file["bytes"]
+    for shard in manifest["shards"]:
+        for name, size in shard["files"].items():
+            yield shards_folder(root) / shard["key"] / name, size
 
 
 def _damaged(root: Path, what: str) -> str:

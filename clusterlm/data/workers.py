@@ -1,79 +1,233 @@
-"""Encodes chunks in worker processes and gives them back in the order of reading.
+"""Worker processes: each encodes chunks, holds what it made, and writes it where it is told.
 
 Processes are spawned and not forked: a fork of a process that has used the tokenizers library can
-hang. At most two chunks a worker are in flight, so memory does not grow with the corpus. Workers
-end with their parent, also when it is killed.
+hang. Orders and answers go through a pipe of each worker and hold no tokens. A worker ends with its
+parent, also when that is killed: its pipe ends.
 """
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
 
-from clusterlm.data.encode import EncodedChunk, EncodeOptions, Encoder
-from clusterlm.data.sources import Chunk
-from clusterlm.errors import DataError
-
-CHUNKS_IN_FLIGHT = 2
-
-_encoder: Encoder | None = None
+from clusterlm.data.chunks import Chunk
+from clusterlm.data.encode import EncodedSizes, EncodeOptions, Encoder
+from clusterlm.data.shard_writer import Place, flush_files, write_chunk
+from clusterlm.errors import ClusterLMError, DataError
 
 
-def encode_chunks(
-    options: EncodeOptions, chunks: Iterable[Chunk], *, workers: int
-) -> Iterator[EncodedChunk]:
-    """Encode `chunks`, in order. The result does not depend on `workers`.
+@dataclass(frozen=True)
+class Encode:
+    """Order: encode a chunk and hold it."""
 
-    `chunks` is drawn from as room comes free, so it may look at what was given back before.
+    number: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True)
+class Write:
+    """Order: write what you hold; without a place, forget it."""
+
+    number: int
+    place: Place | None
+
+
+@dataclass(frozen=True)
+class Flush:
+    """Order: bring the files of a finished shard to the disk."""
+
+    number: int
+    files: tuple[Path, ...]
+
+
+Order = Encode | Write | Flush
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of an order.
+
+    Attributes:
+        sizes: of an encoded chunk.
+        hash: of a written chunk.
+        error: why it failed, if it did: an error of ours with its words, else a traceback.
+        errno: of an OSError, so that a full disk is told as such.
     """
-    if workers <= 1:
-        encoder = Encoder(options)
-        yield from map(encoder.encode, chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(options,))
-    waiting: deque[Future[EncodedChunk]] = deque()
-    remaining = iter(chunks)
-    try:
-        while True:
-            room = workers * CHUNKS_IN_FLIGHT - len(waiting)
-            waiting.extend(pool.submit(_encode, c) for c in itertools.islice(remaining, room))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed, most likely for want of memory; lower"
-            " resources.preprocess.cpus or raise resources.preprocess.mem"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    order: type[Order]
+    number: int
+    sizes: EncodedSizes | None = None
+    hash: str = ""
+    error: str = ""
+    is_ours: bool = False
+    errno: int | None = None
 
 
-def _start(options: EncodeOptions) -> None:
-    global _encoder
+class Crew(Protocol):
+    """Somebody who works."""
+
+    @property
+    def size(self) -> int: ...
+
+    def send(self, worker: int, order: Order) -> None: ...
+
+    def answer(self) -> tuple[int, Answer]: ...
+
+    def close(self) -> None: ...
+
+
+def crew_of(options: EncodeOptions, workers: int) -> Crew:
+    """`workers` processes; one alone works in this process."""
+    return _Processes(options, workers) if workers > 1 else _Here(options)
+
+
+def raise_failure(answer: Answer) -> None:
+    """Raise what went wrong in a worker."""
+    if answer.errno is not None:
+        raise OSError(answer.errno, answer.error)
+    if answer.is_ours:
+        raise DataError(answer.error)
+    if answer.error:
+        raise RuntimeError(f"a worker failed:\n{answer.error}")
+
+
+class _Hands:
+    """Carries orders out; in a worker, or in the parent itself."""
+
+    def __init__(self, options: EncodeOptions) -> None:
+        self._options = options
+        # made with the first order, so that what is wrong with the tokenizer is an answer too
+        self._encoder: Encoder | None = None
+
+    def carry_out(self, order: Order) -> Answer:
+        try:
+            return self._carry_out(order)
+        except ClusterLMError as error:
+            return Answer(type(order), order.number, error=str(error), is_ours=True)
+        except OSError as error:
+            text = error.strerror or str(error)
+            return Answer(type(order), order.number, error=text, errno=error.errno)
+        except MemoryError:
+            return Answer(type(order), order.number, error="out of memory", is_ours=True)
+        except Exception:
+            return Answer(type(order), order.number, error=traceback.format_exc())
+
+    def _carry_out(self, order: Order) -> Answer:
+        if self._encoder is None:
+            self._encoder = Encoder(self._options)
+        if isinstance(order, Encode):
+            sizes = self._encoder.encode(order.number, order.chunk)
+            return Answer(Encode, order.number, sizes=sizes)
+        if isinstance(order, Flush):
+            flush_files(order.files)
+            return Answer(Flush, order.number)
+        arrays = self._encoder.held.pop(order.number)
+        if order.place is None:
+            return Answer(Write, order.number)
+        write_chunk(order.place, arrays)
+        return Answer(Write, order.number, hash=arrays.hash())
+
+
+class _Here:
+    """One worker, in this process."""
+
+    size = 1
+
+    def __init__(self, options: EncodeOptions) -> None:
+        self._hands = _Hands(options)
+        self._answers: deque[Answer] = deque()
+
+    def send(self, worker: int, order: Order) -> None:
+        self._answers.append(self._hands.carry_out(order))
+
+    def answer(self) -> tuple[int, Answer]:
+        return 0, self._answers.popleft()
+
+    def close(self) -> None:
+        self._answers.clear()
+
+
+class _Processes:
+    """Spawned workers."""
+
+    def __init__(self, options: EncodeOptions, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection] = []
+        self._processes = []
+        try:
+            for _ in range(workers):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, options), daemon=True)
+                process.start()
+                there.close()
+                self._pipes.append(here)
+                self._processes.append(process)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        return len(self._pipes)
+
+    def send(self, worker: int, order: Order) -> None:
+        try:
+            self._pipes[worker].send(order)
+        except OSError as error:
+            raise DataError(_killed()) from error
+
+    def answer(self) -> tuple[int, Answer]:
+        ready = wait(self._pipes)[0]
+        worker = next(i for i, pipe in enumerate(self._pipes) if pipe is ready)
+        try:
+            return worker, self._pipes[worker].recv()
+        except (EOFError, OSError) as error:
+            raise DataError(_killed()) from error
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+            process.close()
+
+
+def _killed() -> str:
+    return (
+        "a worker process was killed, most likely for want of memory; lower"
+        " resources.preprocess.cpus or raise resources.preprocess.mem"
+    )
+
+
+def _work(pipe: Connection, options: EncodeOptions) -> None:
     # Ctrl-C goes to the whole group; the parent alone decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     # one thread a process: the processes are the parallelism
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _encoder = Encoder(options)
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    orders: SimpleQueue[Order] = SimpleQueue()
+    threading.Thread(target=_take_orders, args=(pipe, orders), daemon=True).start()
+    hands = _Hands(options)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        while True:
+            pipe.send(hands.carry_out(orders.get()))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _encode(chunk: Chunk) -> EncodedChunk:
-    assert _encoder is not None
-    return _encoder.encode(chunk)
+def _take_orders(pipe: Connection, orders: SimpleQueue[Order]) -> None:
+    # always reading: else parent and worker could wait for each other with full pipes
+    with suppress(EOFError, OSError):
+        while True:
+            orders.put(pipe.recv())
+    os._exit(1)

@@ -77,6 +77,10 @@ PIP_REQ = (
 # ENV in a Dockerfile fills variables in and takes quotes off
 IMAGE_ENV_VALUE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}$`\"'\\]*$"
 
+SPLIT = r"^[A-Za-z0-9_.-]*(\[-?[0-9]*%?:-?[0-9]*%?\])?$"
+HUB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
+CONVERTER = r"^[^\p{Cc}:]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
+
 GRAMMARS = {
     RUN_NAME: "only a-z 0-9 . _ -, beginning with a letter or digit, at most 64 characters",
     SLURM_WORD: "only letters, digits and . _ @ : + -, at most 128 characters",
@@ -98,6 +102,9 @@ GRAMMARS = {
     IMAGE_FILE: "a path; letters, digits and . _ / @ + = - in it",
     PIP_REQ: "a requirement such as peft, transformers==4.57.6 or name@git+https://host/path@commit;"
     " no spaces, options, files or passwords",
+    SPLIT: "a split and which of its rows: train, train[:1000], train[10%:20%] or [:1000]",
+    HUB_NAME: "the name of something on the hub, such as owner/name",
+    CONVERTER: "conv.py:function beside the YAML, or package.module.function",
     IMAGE_ENV_VALUE: "one line of text as it is to stand in the image, without $ ` quotes and \\",
 }
 """In words, for the message that refuses a value."""

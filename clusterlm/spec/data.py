@@ -71,8 +71,11 @@ class Decontaminate(Spec):
 
 
 class Dedup(Spec):
-    """Which repeated documents are dropped. What is held back is kept first, then the sources in
-    the order of the YAML, then the order of reading."""
+    """Which repeated documents are dropped.
+
+    What is held back is kept first, then the sources in the order of the YAML, then the order of
+    reading.
+    """
 
     exact: Flag = False
     """Drop documents whose content was seen before, whatever source it came from."""

@@ -2,7 +2,8 @@
 
 What a job holds then means the same from every folder and node, so spec.json can stand alone. A
 name that may be a hub id (tokenizer.name, model.name) is a path when it begins with ./ ../ / or ~,
-or when a folder of that name is there.
+or when a folder of that name is there. A converter that lies beside the YAML becomes
+`/folder/conv.py:function`; any other is a function of an installed package and stays as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
 from clusterlm.errors import Problem
+from clusterlm.spec.chat_template import is_file
 from clusterlm.spec.place import Place, dotted
 from clusterlm.spec.wording import printable
 
@@ -31,6 +33,10 @@ def make_paths_absolute(values: dict[str, Any], folder: str) -> list[Problem]:
             problems.append(Problem(dotted(place), message))
         elif is_path:
             holder[key] = absolute(text, folder)
+    for source, _ in _sources(_mapping(values, "data")):
+        converter = source.get("converter")
+        if _is_text(converter):
+            source["converter"] = _absolute_converter(converter, folder)
     return problems
 
 
@@ -47,22 +53,35 @@ def looks_like_path(text: str) -> bool:
     return text.startswith(("./", "../", "/", "~", "{")) or text in {".", ".."}
 
 
+def _absolute_converter(text: str, folder: str) -> str:
+    """`conv.py:f` and, where there is such a file, `conv.f` and `package.conv:f`."""
+    if text.endswith(".py"):
+        # names no function; a rule says so
+        return text
+    module, colon, name = text.rpartition(":" if ":" in text else ".")
+    if module.endswith(".py") and colon == ":":
+        return f"{absolute(module, folder)}:{name}"
+    path = absolute(module.replace(".", "/") + ".py", folder)
+    return f"{path}:{name}" if module and os.path.isfile(path) else text
+
+
 _Found = tuple[Any, str | int, Place, bool]
 
 
 def _path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
     """Where paths stand: what holds the text, its key there, its place, whether it is a path."""
     data, model, train = (_mapping(values, key) for key in ("data", "model", "train"))
-    tokenizer, validation = _mapping(data, "tokenizer"), _mapping(data, "validation")
+    tokenizer = _mapping(data, "tokenizer")
     yield from _image_paths(_mapping(values, "image"))
-    yield from _sources(data, ("data",))
-    yield from _sources(validation, ("data", "validation"))
-    for holder, key, place in [
-        (tokenizer, "chat_template", ("data", "tokenizer")),
-        (train, "deepspeed", ("train",)),
-    ]:
-        if _is_text(holder.get(key)):
-            yield holder, key, (*place, key), True
+    for source, where in _sources(data):
+        if _is_text(source.get("path")):
+            yield source, "path", (*where, "path"), True
+    if _is_text(train.get("deepspeed")):
+        yield train, "deepspeed", ("train", "deepspeed"), True
+    template = tokenizer.get("chat_template")
+    # a template itself is full of braces
+    if _is_text(template) and is_file(template):
+        yield tokenizer, "chat_template", ("data", "tokenizer", "chat_template"), True
     for holder, place in [(tokenizer, ("data", "tokenizer")), (model, ("model",))]:
         name = holder.get("name")
         if _is_text(name):
@@ -88,11 +107,17 @@ def _image_paths(image: dict[str, Any]) -> Iterator[_Found]:
             yield mounts, number, ("image", "mounts", number), True
 
 
-def _sources(holder: dict[str, Any], place: Place) -> Iterator[_Found]:
-    sources = holder.get("sources")
-    for number, source in enumerate(sources if isinstance(sources, list) else []):
-        if isinstance(source, dict) and _is_text(source.get("path")):
-            yield source, "path", (*place, "sources", number, "path"), True
+def _sources(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Place]]:
+    held_back = _mapping(data, "validation")
+    holders: list[tuple[dict[str, Any], Place]] = [
+        (data, ("data",)),
+        (held_back, ("data", "validation")),
+    ]
+    for holder, place in holders:
+        sources = holder.get("sources")
+        for number, source in enumerate(sources if isinstance(sources, list) else []):
+            if isinstance(source, dict):
+                yield source, (*place, "sources", number)
 
 
 def _mapping(holder: dict[str, Any], key: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ HINTS = {
 }
 """What to write, where one sentence says it better than the types do."""
 
+_FIELD_VALUES = re.compile(r"data\.(validation\.)?sources\[\d+\]\.where(_not)?\..+", re.DOTALL)
+_ONE_FIELD_VALUE = "write a text, a number, true, false or null, or a list of these"
+
 PRIVATE: tuple[Place, ...] = (("secrets",), ("env",), ("image", "env"), ("image", "build_secrets"))
 """What is found there is never shown: it may be a secret, written where its name belongs."""
 
@@ -150,8 +153,10 @@ def _problem(error: _Error, place: Place, holder: Any, root: type[Spec]) -> Prob
     if any(place[: len(private)] == private for private in PRIVATE):
         return Problem(where, _private_message(error, where))
     found = "is empty" if error["input"] is None else f"found {shown(error['input'])}"
-    if where in HINTS:
-        return Problem(where, f"{found}; {HINTS[where]}")
+    hint = _ONE_FIELD_VALUE if _FIELD_VALUES.fullmatch(where) else HINTS.get(where)
+    if hint:
+        # one mistake, however many types it did not fit
+        return Problem(where, f"{found}; {hint}")
     return Problem(where, _message(kind, context, error, found))
 
 

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from clusterlm.spec import units
 from clusterlm.spec.base import ARGUMENT, GRAMMARS, ONE_LINE, Spec
 from clusterlm.spec.job import Job
+from clusterlm.spec.sources import ConversationSource, SourceBase
 
 PREFACE = """\
 # job.yaml
@@ -35,7 +36,7 @@ every mistake at once, each with its place and line. Keys that are not listed he
 - **Paths** are relative to the folder of the YAML. `~` is your home, `{stdlib}` the folder of
   Python's standard library; put a path that begins with `{` or `*` in quotes. A model or tokenizer
   `name` is a folder if there is one of that name, or if it begins with `./`, `../`, `/` or `~`;
-  else it is a hub id.
+  else it is a hub id. A dataset on the hub stands under `hub`, never under `path`.
 - **Text that looks like something else** stays what you typed: `12:30:00`, `2026-01-01` and `0755`
   are no numbers. Values under `env` are text whatever they look like. `yes`, `no`, `on` and `off`
   are accepted where a key is true or false.
@@ -48,6 +49,9 @@ HEAD = """\
 | key | type | default | |
 |---|---|---|---|
 """
+
+SHARED: dict[type, str] = {SourceBase: "every kind", ConversationSource: "conversations"}
+"""Sections whose keys others have too, by what is said of them in their title."""
 
 _UNITS: dict[Any, str] = {
     units.seconds_of: "duration",
@@ -71,13 +75,15 @@ def _table_and_parts(section: type[Spec], path: str, titles: _Titles) -> str:
     """The rows of a section, and below them the sections within it."""
     help_texts, known = _help_texts(section), set(titles)
     rows = []
-    for name, info in section.model_fields.items():
+    for name, info in [(name, section.model_fields[name]) for name in help_texts]:
         key = info.alias or name
         words = _words(_annotation(info), f"{path}.{key}" if path else key, titles)
         bounds = _bounds(info, "s" if words == "duration" else "")
         cells = [f"`{key}`", words + bounds, _default(info), help_texts[name]]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     text = "".join(rows)
+    for shared in (base for base in section.__bases__ if base in SHARED):
+        text += f"\nFurther keys: those of {_link(shared, path, titles)}.\n"
     for part, title in [item for item in titles.items() if item[0] not in known]:
         about = inspect.cleandoc(part.__doc__ or "")
         inner = _table_and_parts(part, title.partition(" ")[0], titles)
@@ -91,7 +97,7 @@ def _annotation(info: FieldInfo) -> Any:
 
 
 def _help_texts(section: type[Spec]) -> dict[str, str]:
-    """The string under each field, by field."""
+    """The string under each field of its own, by field."""
     tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(section)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     texts = {}
@@ -115,10 +121,20 @@ def _words(annotation: Any, path: str, titles: _Titles) -> str:
     if origin is list:
         return "list of: " + _words(arguments[0], f"{path}[]", titles)
     if origin is dict:
-        return "mapping of names to text" if arguments[1] is not Any else "mapping"
+        return _mapping_words(arguments[0], arguments[1], path, titles)
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         return _link(annotation, path, titles)
     return _PLAIN[annotation]
+
+
+def _mapping_words(keys: Any, values: Any, path: str, titles: _Titles) -> str:
+    if values is Any:
+        return "mapping"
+    names = _words(keys, path, titles) if get_origin(keys) is Literal else "names"
+    if get_origin(values) in (Union, UnionType):
+        return f"mapping of {names} to a value, or a list of them"
+    kind = get_args(values)[0] if get_origin(values) is Annotated else values
+    return f"mapping of {names} to {_words(kind, path, titles)}"
 
 
 def _metadata_words(metadata: tuple[Any, ...]) -> str:
@@ -137,7 +153,8 @@ def _metadata_words(metadata: tuple[Any, ...]) -> str:
 
 def _link(section: type[Spec], path: str, titles: _Titles) -> str:
     kind = section.model_fields.get("kind")
-    own_title = f"{path} (kind: {get_args(kind.annotation)[0]})" if kind else path
+    about = f"kind: {get_args(kind.annotation)[0]}" if kind else SHARED.get(section)
+    own_title = f"{path.partition(' ')[0]} ({about})" if about else path
     title = titles.setdefault(section, own_title)
     # as GitHub makes it: no punctuation, spaces to hyphens
     anchor = "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")

@@ -2,8 +2,8 @@
 
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
-the training stand in `rules_training.py`, about the image in `rules_image.py`, those that look at
-the disk in `rules_files.py`.
+the data stand in `rules_data.py`, about the training in `rules_training.py`, about the image in
+`rules_image.py`, those that look at the disk in `rules_files.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from clusterlm.errors import Problem
-from clusterlm.spec import rules_files, rules_image, rules_training, variables
+from clusterlm.spec import rules_data, rules_files, rules_image, rules_training, variables
 from clusterlm.spec.job import LOCAL, SLURM, Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.units import spoken
@@ -202,9 +202,7 @@ RULES: tuple[Rule, ...] = (
     (rules_image.build_secrets_are_names, ("image",)),
     (rules_image.mounts_have_places_of_their_own, ("image", "cluster")),
     (rules_training.data_and_model_are_given, ("data", "model", "train")),
-    (rules_training.tokenizer_has_one_origin, ("data",)),
     (rules_training.model_has_one_origin, ("model",)),
-    (rules_training.validation_has_one_origin, ("data",)),
     (rules_training.adapter_goes_with_its_mode, ("model", "train")),
     (rules_training.adapter_has_targets, ("model",)),
     (rules_training.deepspeed_goes_with_its_strategy, ("train",)),
@@ -216,7 +214,16 @@ RULES: tuple[Rule, ...] = (
     (rules_training.further_arguments_are_known, ()),
     (rules_training.vocabulary_comes_from_the_tokenizer, ("data", "model")),
     (rules_training.heads_divide, ("model",)),
+    (rules_data.sources_have_one_origin, ("data",)),
+    (rules_data.lengths_leave_something, ("data",)),
+    (rules_data.mapping_goes_with_its_layout, ("data",)),
+    (rules_data.loss_has_one_rule, ("data",)),
+    (rules_data.shares_are_said_one_way, ("data",)),
+    (rules_data.tokenizer_has_one_origin, ("data",)),
+    (rules_data.validation_has_one_origin, ("data",)),
+    (rules_data.decontamination_has_a_validation_set, ("data",)),
     (rules_files.sources_exist, ("data",)),
+    (rules_files.converters_exist, ("data", "image", "cluster")),
     (rules_files.tokenizer_exists, ("data",)),
     (rules_files.model_exists, ("model",)),
     (rules_files.block_fits_the_model, ("data", "model")),

@@ -1,4 +1,4 @@
-"""Rules about what is trained, on what, and how; collected in `rules.py`."""
+"""Rules about what is trained and how; collected in `rules.py`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ def data_and_model_are_given(job: Job) -> Iterator[Problem]:
         yield Problem("model", "is missing; write model: {name: ...}, or from_scratch")
 
 
-def tokenizer_has_one_origin(job: Job) -> Iterator[Problem]:
-    """Exactly one of name and train; a revision is one of the hub's."""
-    if job.data is None:
-        return
-    tokenizer, where = job.data.tokenizer, "data.tokenizer"
-    if tokenizer.name is None and tokenizer.train is None:
-        yield Problem(where, "write name: ... or train: {vocab_size: 32000}")
-    if tokenizer.name is not None and tokenizer.train is not None:
-        yield Problem(where, "has both name and train; keep one")
-    if tokenizer.revision is not None and tokenizer.name is None:
-        yield Problem(f"{where}.revision", "belongs to a name; there is none")
-
-
 def model_has_one_origin(job: Job) -> Iterator[Problem]:
     """Exactly one of name and from_scratch; a revision is one of the hub's."""
     model = job.model
@@ -45,12 +32,6 @@ def model_has_one_origin(job: Job) -> Iterator[Problem]:
         yield Problem("model", "has both name and from_scratch; keep one")
     if model.revision is not None and model.name is None:
         yield Problem("model.revision", "belongs to a name; there is none")
-
-
-def validation_has_one_origin(job: Job) -> Iterator[Problem]:
-    """A share of the documents, or own sources."""
-    if job.data and job.data.validation.fraction > 0 and job.data.validation.sources:
-        yield Problem("data.validation", "has both fraction and sources; keep one")
 
 
 def adapter_goes_with_its_mode(job: Job) -> Iterator[Problem]:
@@ -123,7 +104,7 @@ def evaluation_has_data(job: Job) -> Iterator[Problem]:
     """eval_steps needs something to evaluate on."""
     if job.train.eval_steps is None or job.train.command is not None or job.data is None:
         return
-    if not job.data.validation.is_on:
+    if not job.data.holds_back:
         message = "there is no validation data; add data.validation: {fraction: 0.05}"
         yield Problem("train.eval_steps", message)
 

@@ -9,15 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from clusterlm.spec.base import Line, Revision, Spec
+from clusterlm.spec.base import CONVERTER, HUB_NAME, SPLIT, Line, Revision, Spec
 from clusterlm.spec.units import Count, Flag
 
 Scalar = str | int | float | bool | None
 FieldValues = dict[str, Scalar | list[Scalar]]
-
-SPLIT = r"^[A-Za-z0-9_.-]*(\[-?[0-9]*%?:-?[0-9]*%?\])?$"
-HUB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
-CONVERTER = r"^[^\p{Cc}:]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
 
 Role = Literal[
     "system", "user", "assistant", "tool", "function_call", "function_response", "developer"
@@ -115,7 +111,8 @@ class InstructSource(ConversationSource):
     """Which kind of source this is."""
     mapping: dict[Literal["instruction", "input", "output", "system", "reasoning"], Line] = {}
     """Which field holds what. Left out: instruction, prompt or question; input or context; output,
-    response, completion or answer. `reasoning` goes into the answer as <think>...</think>."""
+    response, completion or answer. `reasoning` goes into the answer as
+    `<think>...</think>`."""
 
 
 class CustomSource(ConversationSource):

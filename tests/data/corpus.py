@@ -15,6 +15,8 @@ from tokenizers import Tokenizer
 from clusterlm.data.cache import Cache, open_cache
 from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 from clusterlm.data.preprocess import preprocess
+from clusterlm.data.shards import open_shard
+from clusterlm.data.whole import shards_folder
 from clusterlm.paths import CachePaths
 from clusterlm.spec.data import Data
 
@@ -81,24 +83,41 @@ def prepare(data: Data, *, workers: int = 1) -> Cache:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything below `root`, by its name."""
+    """Everything below `root`, by its name, but for the memory of hashes (it holds times)."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != ".hashes.json"
     }
 
 
 def documents_in(cache: Cache) -> Iterator[list[int]]:
-    """The kept documents, as ids, in the order of the stream; each ends with the end of text."""
-    ids = stream_of(cache)
-    eos, document = cache.manifest["eos_id"], []
-    for token in ids:
-        document.append(token)
-        if token == eos:
-            yield document
-            document = []
-    assert not document
+    """The documents in the shards, as ids, in reading order."""
+    return documents_of(cache, "length")
+
+
+def documents_of(cache: Cache, column: str) -> Iterator[list[int]]:
+    """The tokens of the rows that are stored, whatever was chosen of them."""
+    for about in cache.manifest["shards"]:
+        shard = open_shard(shards_folder(cache.root) / about["key"])
+        assert shard is not None
+        tokens, rows = shard.tokens(), shard.documents()
+        for chunk in shard.chunks:
+            place = chunk.token_start
+            for row in rows[chunk.document_start : chunk.document_start + chunk.num_documents]:
+                yield tokens[place : place + int(row[column])].tolist()
+                place += int(row[column])
+
+
+def planned_documents(cache: Cache, split: str = "train") -> set[tuple[int, ...]]:
+    """What the blocks of a split are made of, segment by segment."""
+    tokens = cache.tokens()
+    starts = np.load(cache.root / f"{split}.starts.npy")
+    lengths = np.load(cache.root / f"{split}.lengths.npy")
+    return {
+        tuple(tokens[s : s + n].tolist())
+        for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)
+    }
 
 
 def decoded(cache: Cache, ids: list[int]) -> str:
@@ -108,7 +127,8 @@ def decoded(cache: Cache, ids: list[int]) -> str:
 
 
 def stream_of(cache: Cache) -> list[int]:
-    return list(np.fromfile(cache.root / "tokens.bin", dtype=cache.manifest["dtype"]).tolist())
+    """All stored tokens."""
+    return [token for document in documents_in(cache) for token in document]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clusterlm.data.building import STALE_AFTER_S, CacheBuilder, TokenStream, remove_stale
+from clusterlm.data.aside import STALE_AFTER_S, Aside, remove_dead
 from clusterlm.data.cache import Cache, open_cache
 from clusterlm.data.preprocess import preprocess
 from clusterlm.errors import CacheNotReady, DataError
@@ -45,8 +45,17 @@ def cache(data: Data) -> Cache:
     return prepare(data)
 
 
+KEPT = (".hashes.json", "shards", "tokenizers", "chosen")
+
+
 def _left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != ".hashes.json")
+    """What lies there but for what every run may use again."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in KEPT)
+
+
+def _shard_of(cache: Cache) -> Path:
+    (shard,) = cache.shards
+    return shard.tokens.parent
 
 
 def test_a_cache_that_is_not_there_says_so(cache_folder: Path) -> None:
@@ -65,10 +74,16 @@ def test_a_cache_of_other_content_is_not_used(cache: Cache) -> None:
         open_cache(cache.root, "0" * 32)
 
 
+def _tokens_of(root: Path) -> Path:
+    (path,) = (root.parent / "shards").glob("*/tokens.bin")
+    return path
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda root: (root / "tokens.bin").write_bytes(b"x"), "tokens.bin has 1 bytes"),
+        (lambda root: _tokens_of(root).write_bytes(b"x"), "tokens.bin has 1 bytes"),
+        (lambda root: _tokens_of(root).unlink(), "tokens.bin is missing"),
         (lambda root: (root / "train.starts.npy").unlink(), "train.starts.npy is missing"),
         (lambda root: (root / "manifest.json").write_text("{}"), "manifest.json is not the one"),
         (lambda root: (root / "tokenizer" / "tokenizer.json").unlink(), "is missing"),
@@ -77,12 +92,12 @@ def test_a_cache_of_other_content_is_not_used(cache: Cache) -> None:
 def test_a_damaged_cache_is_not_used_and_is_made_again(
     data: Data, cache: Cache, change: object, told: str
 ) -> None:
-    good = files_of(cache.root)
+    good = files_of(cache.root.parent)
     assert callable(change)
     change(cache.root)
     with pytest.raises(CacheNotReady, match=told):
         open_cache(cache.root)
-    assert files_of(prepare(data).root) == good
+    assert files_of(prepare(data).root.parent) == good
     assert _left_in(cache.root.parent) == [cache.root.name]
 
 
@@ -91,20 +106,19 @@ def test_a_batch_holds_the_blocks_one_by_one(tmp_path: Path) -> None:
         text_source(write_texts(tmp_path / "a.jsonl", 30)),
         chat_source(write_chats(tmp_path / "c.jsonl", 20)),
         block_size=96,
-        packing="document_start",
+        packing="best_fit",
     )
     blocks = prepare(data).split("train")
     indices = [3, 0, len(blocks) - 1, 3]
-    batch, some = blocks.batch(indices), blocks.__getitems__(indices)
+    batch = blocks.batch(indices)
     for row, index in enumerate(indices):
         single = blocks[index]
         for name, array in single.items():
             assert (batch[name][row] == array).all()
-            assert (some[row][name] == array).all()
     assert {name: array.dtype for name, array in batch.items()} == {
-        "input_ids": np.int32,
+        "input_ids": np.int64,
         "labels": np.int64,
-        "position_ids": np.int32,
+        "position_ids": np.int64,
     }
     assert len(list(blocks)) == len(blocks)
     assert (blocks[-1]["input_ids"] == blocks[len(blocks) - 1]["input_ids"]).all()
@@ -125,38 +139,25 @@ def test_a_split_that_is_not_there_is_named(cache: Cache) -> None:
         cache.split("validation")
 
 
-@pytest.mark.parametrize("sizes", [[3], [8, 8], [5, 1, 20, 7], [1] * 30])
-def test_the_mask_has_one_bit_for_each_masked_token(tmp_path: Path, sizes: list[int]) -> None:
-    stream = TokenStream(tmp_path, np.uint16)
-    stream.append(np.arange(10, dtype=np.uint16), None)
-    masks = [np.arange(size) % 3 == 0 for size in sizes]
-    for mask in masks:
-        stream.append(np.zeros(len(mask), dtype=np.uint16), mask)
-        stream._write_bits(stream._num_bits // 8 * 8)
-    stream.close()
-    bits = np.unpackbits(np.fromfile(tmp_path / "mask.bin", dtype=np.uint8))
-    assert stream.masked_from == 10
-    assert (bits[: sum(sizes)] == np.concatenate(masks)).all()
-    assert len(bits) == -(-sum(sizes) // 8) * 8
-
-
 # what a writer does until somebody ends it in the middle
 SLOW_WRITER = """
     import sys, time
     from pathlib import Path
     from tests.data.corpus import fingerprint_of
+    from clusterlm.data import encoding
     from clusterlm.data.preprocess import preprocess
     from clusterlm.paths import CachePaths
     from clusterlm.spec.data import Data
 
     def report(progress):
-        if progress.text == sys.argv[2]:
+        if progress.text.startswith(sys.argv[2]):
             print("here", flush=True)
             time.sleep(float(sys.argv[3]))
 
     if __name__ == "__main__":
         data = Data.model_validate_json(sys.argv[1])
         root = CachePaths.of(fingerprint_of(data)).root
+        encoding.SMALL_BYTES = 0
         preprocess(data, root, workers=int(sys.argv[4]), report=report)
         print("done", flush=True)
 """
@@ -194,10 +195,11 @@ def test_a_killed_writer_leaves_no_ready_and_the_next_run_is_clean(
     assert _end(writer, signal.SIGKILL) == -signal.SIGKILL
     root = CachePaths.of(fingerprint_of(data)).root
     assert not root.exists()
-    (left,) = _left_in(cache_folder)
-    assert left.endswith(".building")
+    folder = cache_folder / "shards" if stage.startswith("tokenizing") else cache_folder
+    assert any(path.name.endswith(".building") for path in folder.iterdir())
     prepare(data)
     assert _left_in(cache_folder) == [root.name]
+    assert len(list((cache_folder / "shards").iterdir())) == 1
     # its workers do not outlive it
     deadline = time.monotonic() + 10
     while any(map(_is_alive, children)) and time.monotonic() < deadline:
@@ -226,9 +228,11 @@ def test_two_writers_at_once_both_end_well_and_one_wins(
 
 
 def test_the_folder_of_a_living_writer_is_left_alone(cache_folder: Path) -> None:
-    with CacheBuilder(cache_folder / "abc") as builder:
-        remove_stale(cache_folder, now=time.time() + 10 * STALE_AFTER_S)
-        assert builder.folder.is_dir()
+    aside = Aside(cache_folder / "abc")
+    remove_dead(cache_folder, now=time.time() + 10 * STALE_AFTER_S)
+    assert aside.folder.is_dir()
+    aside.leave()
+    remove_dead(cache_folder)
     assert _left_in(cache_folder) == []
 
 
@@ -236,9 +240,9 @@ def test_the_folder_of_a_writer_elsewhere_goes_when_it_is_a_day_old(cache_folder
     aside = cache_folder / ".abc.123.building"
     aside.mkdir(parents=True)
     (aside / ".writer").write_text(f"not-{socket.gethostname()}")
-    remove_stale(cache_folder, now=time.time() + STALE_AFTER_S / 2)
+    remove_dead(cache_folder, now=time.time() + STALE_AFTER_S / 2)
     assert aside.is_dir()
-    remove_stale(cache_folder, now=time.time() + 2 * STALE_AFTER_S)
+    remove_dead(cache_folder, now=time.time() + 2 * STALE_AFTER_S)
     assert not aside.exists()
 
 
@@ -258,14 +262,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_told_and_leaves_nothing_half_done(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLUSTERLM_CACHE_DIR", str(small_disk / "cache"))
     data = data_of(text_source(write_texts(tmp_path / "a.jsonl", 4000)))
     with pytest.raises(DataError, match=r"the disk of .* is full \(.*CLUSTERLM_CACHE_DIR"):
         prepare(data)
-    assert _left_in(small_disk / "cache") == []
     # with room, the next run is clean
     monkeypatch.setenv("CLUSTERLM_CACHE_DIR", str(small_disk / "other"))
     prepare(data_of(text_source(write_texts(tmp_path / "b.jsonl", 40))))
@@ -275,19 +278,22 @@ def test_too_little_memory_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) 
     def fail(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("clusterlm.data.preprocess.plan_splits", fail)
+    monkeypatch.setattr("clusterlm.data.planning.plan_splits", fail)
     with pytest.raises(DataError, match="out of memory .* resources.preprocess.mem"):
         prepare(data)
 
 
-def test_a_killed_worker_is_told(data: Data) -> None:
+def test_a_killed_worker_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterlm.data.encoding.SMALL_BYTES", 0)
+    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 300)
+
     def report(progress: object) -> None:
         for child in _children(os.getpid()):
             if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
                 os.kill(child, signal.SIGKILL)
 
     root = CachePaths.of(fingerprint_of(data)).root
-    big = data.model_copy(update={"sources": data.sources * 60})
+    big = data.model_copy(update={"sources": data.sources * 20})
     with pytest.raises(DataError, match="a worker process was killed"):
         preprocess(big, root, workers=2, report=report)
 

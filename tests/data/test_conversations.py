@@ -57,13 +57,8 @@ def test_what_is_trained_of_a_conversation_is_what_the_assistant_says(tmp_path: 
 def test_an_instruction_trains_its_answer(tmp_path: Path) -> None:
     rows = [{"ask": f"q{i}", "reply": f"r{i}", "sys": "be" if i % 2 else ""} for i in range(10)]
     path = write_rows(tmp_path / "i.jsonl", rows)
-    source = {
-        "kind": "instruct",
-        "path": str(path),
-        "prompt": "ask",
-        "response": "reply",
-        "system": "sys",
-    }
+    mapping = {"instruction": "ask", "output": "reply", "system": "sys"}
+    source = {"kind": "instruct", "path": str(path), "mapping": mapping}
     cache = prepare(data_of(source, block_size=64))
     assert sorted(_trained_texts(cache)) == [f"r{i}<|im_end|>" for i in range(10)]
 
@@ -90,13 +85,12 @@ def test_a_conversation_longer_than_a_block(tmp_path: Path, overlong: str) -> No
     path = write_rows(tmp_path / "c.jsonl", [{"messages": short}, {"messages": long}])
     data = data_of(chat_source(path), overlong=overlong, block_size=48)
     if overlong == "error":
-        with pytest.raises(DataError, match=r"c\.jsonl:2: a conversation of \d+ tokens, longer"):
+        with pytest.raises(DataError, match=r"c\.jsonl:2: a conversation of \d+ tokens is longer"):
             prepare(data)
         return
-    counts = prepare(data).manifest["counts"]
-    assert counts["kept"] == (1 if overlong == "drop" else 2)
-    assert counts["dropped"] == ({"overlong": 1} if overlong == "drop" else {})
-    assert counts.get("truncated", 0) == (0 if overlong == "drop" else 1)
+    split = prepare(data).manifest["splits"]["train"]
+    assert split["documents"] == (1 if overlong == "drop" else 2)
+    assert split["dropped"] == {"overlong" if overlong == "drop" else "truncated": 1}
 
 
 def test_conversations_of_which_nothing_is_trained_are_an_error(tmp_path: Path) -> None:
@@ -104,7 +98,7 @@ def test_conversations_of_which_nothing_is_trained_are_an_error(tmp_path: Path) 
     source = chat_source(write_rows(tmp_path / "c.jsonl", rows))
     texts = text_source(write_texts(tmp_path / "a.jsonl", 40))
     for data in (data_of(source), data_of(texts, source)):
-        with pytest.raises(DataError, match=r"no conversation is left .*\(5 nothing to train"):
+        with pytest.raises(DataError, match=r"no conversation is left .*\(5 no answer"):
             prepare(data)
 
 
@@ -112,9 +106,9 @@ def test_texts_and_conversations_train_together(tmp_path: Path) -> None:
     chats = chat_source(write_chats(tmp_path / "c.jsonl", 13))
     texts = text_source(write_texts(tmp_path / "a.jsonl", 40))
     cache = prepare(data_of(chats, texts, block_size=128, validation={"fraction": 0.2}))
-    masked_from, total = cache.manifest["masked_from"], cache.manifest["num_tokens"]
-    assert 0 < masked_from < total
-    assert (cache.root / "mask.bin").stat().st_size == -(-(total - masked_from) // 8)
+    sizes = [(about["files"], about["num_tokens"]) for about in cache.manifest["shards"]]
+    # one bit a token, and only where there are conversations
+    assert [files.get("trained.bin") for files, _ in sizes] == [-(-sizes[0][1] // 8), None]
     said = [text for text in _trained_texts(cache) if text.endswith("<|im_end|>")]
     assert all(text.startswith(("answer", "then")) for text in said)
     assert said

@@ -52,7 +52,11 @@ def test_the_same_data_elsewhere_and_later_has_the_same_fingerprint(texts: Path)
         {"packing": "document_start"},
         {"seed": 1},
         {"dedup": {"exact": True}},
-        {"on_bad_record": "skip"},
+        {"on_bad_record": "quarantine"},
+        {"packing": "padded"},
+        {"isolate_documents": False},
+        {"mix": {"temperature": 2.0}},
+        {"dedup": {"near": {"threshold": 0.9}}},
         {"validation": {"fraction": 0.1}},
         {"tokenizer": {"train": {"vocab_size": 301}}},
         {"tokenizer": {"name": "gpt2"}},
@@ -69,12 +73,27 @@ def test_whatever_changes_the_tokens_changes_the_fingerprint(
     assert any(line.startswith(place) for line in differences(describe(before), describe(after)))
 
 
-@pytest.mark.parametrize("options", [{"weight": 2.0}, {"max_documents": 3}, {"field": "other"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"weight": 2.0}, {"epochs": 2.0}, {"max_documents": 3}, {"field": "other"}),
+        *({"split": "[:5]"}, {"where": {"lang": "ru"}}, {"min_chars": 3}, {"domain": "lang"}),
+    ],
+)
 def test_what_is_taken_of_a_source_changes_the_fingerprint(
     texts: Path, options: dict[str, object]
 ) -> None:
     assert fingerprint_of(data_of(text_source(texts))) != fingerprint_of(
         data_of(text_source(texts, **options))
+    )
+
+
+@pytest.mark.parametrize(
+    "same", [{"engine": "tokenizers"}, {"tasks": 3}, {"on_bad_record": "skip"}]
+)
+def test_what_changes_no_block_changes_no_fingerprint(texts: Path, same: dict[str, object]) -> None:
+    assert fingerprint_of(data_of(text_source(texts))) == fingerprint_of(
+        data_of(text_source(texts), **same)
     )
 
 

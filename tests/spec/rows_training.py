@@ -1,11 +1,10 @@
-"""Rows of test_rules: what is trained, on what, and how."""
+"""Rows of test_rules: what is trained and how."""
 
 from __future__ import annotations
 
 from tests.spec.conftest import Row
 
 SLURM_4 = {"cluster": "slurm", "resources": {"nodes": 4, "gpus_per_node": 8, "spares": 1}}
-TEXT = {"kind": "text", "path": "corpus"}
 ZERO = {"train.strategy": "deepspeed"}
 
 TRAINING: list[Row] = [
@@ -17,31 +16,9 @@ TRAINING: list[Row] = [
         "is missing",
     ),
     ("data_and_model_are_given", {}, {"model": ...}, "model", "is missing"),
-    ("tokenizer_has_one_origin", {}, {"data.tokenizer": {}}, "data.tokenizer", "write name"),
-    (
-        "tokenizer_has_one_origin",
-        {"data.tokenizer": {"name": "owner/name", "revision": "main"}},
-        {"data.tokenizer.name": "owner/name"},
-        "data.tokenizer",
-        "both",
-    ),
-    (
-        "tokenizer_has_one_origin",
-        {},
-        {"data.tokenizer.revision": "main"},
-        "data.tokenizer.revision",
-        "belongs to a name",
-    ),
     ("model_has_one_origin", {"model": {"name": "a/b"}}, {"model": {}}, "model", "write name"),
     ("model_has_one_origin", {}, {"model.name": "a/b"}, "model", "both"),
     ("model_has_one_origin", {}, {"model.revision": "v1"}, "model.revision", "belongs to a name"),
-    (
-        "validation_has_one_origin",
-        {"data.validation": {"sources": [TEXT]}},
-        {"data.validation": {"sources": [TEXT], "fraction": 0.1}},
-        "data.validation",
-        "keep one",
-    ),
     (
         "adapter_goes_with_its_mode",
         {"train.mode": "adapter", "model.adapter": {"r": 8}},
@@ -109,6 +86,19 @@ TRAINING: list[Row] = [
         "evaluation_has_data",
         {"train.eval_steps": 5, "data.validation.fraction": 0.1},
         {"train.eval_steps": 5},
+        "train.eval_steps",
+        "data.validation",
+    ),
+    (
+        "evaluation_has_data",
+        {
+            "train.eval_steps": 5,
+            "data.sources": [{"kind": "text", "path": "corpus", "validation": 0.1}],
+        },
+        {
+            "train.eval_steps": 5,
+            "data.sources": [{"kind": "text", "path": "corpus", "validation": 0.0}],
+        },
         "train.eval_steps",
         "data.validation",
     ),

@@ -74,7 +74,6 @@ LINES = [
     "image.requirements",
     "image.wheelhouse",
     "data.tokenizer.name",
-    "data.tokenizer.chat_template",
     "model.name",
     "train.lr_scheduler",
 ]
@@ -173,6 +172,44 @@ def test_a_name_of_env_is_a_shell_name(name: str) -> None:
 def test_arguments_of_a_command_may_hold_anything_but_nul() -> None:
     assert not refused("train.command", ["python", "-c", "print(1)\nprint(2)", "$x `y`"])
     assert refused("train.command", ["x\0y"])
+
+
+def test_a_chat_template_may_have_lines_and_is_no_empty_text() -> None:
+    where = "data.tokenizer.chat_template"
+    assert not refused(where, "{% for m in messages %}\n\t{{ m.content }}\n{% endfor %}")
+    assert refused(where, "x\0")
+    assert refused(where, "")
+    assert refused(where, "x" * 200_001)
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted", "hostile"),
+    [
+        (
+            "hub",
+            ["owner/name", "wikitext", "a/b.c-d_e"],
+            ["a/b/c", "../x", "https://host/a", "a b", "-x/y", "a/", "a\n"],
+        ),
+        (
+            "split",
+            ["train", "train[:1000]", "[10%:]", "train[-5:]", "train[:10%]", "validation.v2"],
+            ["train[5]", "train[:5", "a b", "train[:5]+test", "train\n", "train[a:b]"],
+        ),
+        (
+            "converter",
+            ["/jobs/my conv.py:to_messages", "package.module.function", "package.module:f"],
+            ["a:b:c", "conv.py:to messages", "conv.py:", "a\nb.c", "conv.py:1f", ""],
+        ),
+    ],
+)
+def test_names_of_a_source_are_what_they_should_be(
+    key: str, accepted: list[str], hostile: list[str]
+) -> None:
+    kind = {"kind": "custom", "converter": "a.b"}
+    for value in accepted:
+        assert not refused("data.sources", [kind | {key: value}]), value
+    for value in hostile:
+        assert refused("data.sources", [kind | {key: value}]), value
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from clusterlm.errors import ClusterLMError, SpecError
 from clusterlm.spec.job import Job
 from clusterlm.spec.load import LARGEST_FILE, load_job
+from clusterlm.spec.sources import CustomSource
 from tests.spec.conftest import Load, Refuse
 
 EVERYTHING_WRONG = """\
@@ -40,6 +41,10 @@ recovery:
 env: {SLURM_X: 1}
 secrets: [a=b]
 """
+
+
+def source(**keys: Any) -> dict[str, Any]:
+    return {"data.sources": [{"kind": "chat", "path": "corpus", **keys}]}
 
 
 def test_every_mistake_is_named_at_once_with_its_line(load: Load) -> None:
@@ -80,6 +85,17 @@ def test_every_mistake_is_named_at_once_with_its_line(load: Load) -> None:
         ({"data.packing": "concatt"}, "data.packing", "did you mean `concat`?"),
         ({"block_size": 8}, "block_size", "it belongs under `data`"),
         ({"data.dedup": {"zzz": 1}}, "data.dedup.zzz", "accepted: exact"),
+        (source(layout="sharegtp"), "data.sources[0].layout", "mean `sharegpt`?"),
+        (source(where={"lang": {"a": 1}}), "data.sources[0].where.lang", "a mapping"),
+        (source(where={"lang": [[1]]}), "data.sources[0].where.lang[0]", "true, false or null"),
+        (source(where=["lang"]), "data.sources[0].where", "write a mapping"),
+        (source(role_weights={"bot": 1.0}), "data.sources[0].role_weights.bot", "accepted: system"),
+        (source(role_weights={"user": 2.0}), "data.sources[0].role_weights.user", "at most 1"),
+        (source(mapping={"nme": "x"}), "data.sources[0].mapping.nme", "mean `name`?"),
+        (source(split="train[5]"), "data.sources[0].split", "train[:1000]"),
+        (source(hub="a/b/c"), "data.sources[0].hub", "such as owner/name"),
+        (source(epochs=0.0), "data.sources[0].epochs", "more than 0"),
+        (source(prompt="x"), "data.sources[0].prompt", "unknown key"),
         ({"data.block_size": ...}, "data.block_size", "is missing"),
         ({"data.block_size": None}, "data.block_size", "is empty; write a whole number"),
         ({"data.block_size": True}, "data.block_size", "found true; write a whole number"),
@@ -105,6 +121,12 @@ def test_a_mistake_says_what_was_found_and_what_is_accepted(
     refuse: Refuse, changes: dict[str, Any], where: str, says: str
 ) -> None:
     assert says in refuse(changes)[where]
+
+
+def test_a_value_that_fits_none_of_many_types_is_one_mistake(load: Load) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(source(where={"lang": {"a": 1}}))
+    assert len(caught.value.problems) == 1
 
 
 def test_rules_between_sound_sections_run_beside_a_broken_one(refuse: Refuse) -> None:
@@ -229,6 +251,45 @@ def test_paths_are_relative_to_the_yaml_and_not_to_where_one_stands(
     assert job.data.tokenizer.chat_template == str(folder / "chat.jinja")
     assert job.data.sources[0].path == str(folder / "corpus/*.txt")
     assert job.train.command == [str(folder / "own.py"), "own.py"]
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("conv.py:to_messages", "{folder}/conv.py:to_messages"),
+        ("./conv.py:to_messages", "{folder}/conv.py:to_messages"),
+        ("conv.to_messages", "{folder}/conv.py:to_messages"),
+        ("conv:to_messages", "{folder}/conv.py:to_messages"),
+        ("sub/conv.py:to_messages", "{folder}/sub/conv.py:to_messages"),
+        ("sub.conv.to_messages", "{folder}/sub/conv.py:to_messages"),
+        ("~/conv.py:to_messages", "{folder}/conv.py:to_messages"),
+        ("{folder}/conv.py:to_messages", "{folder}/conv.py:to_messages"),
+        ("json.dumps", "json.dumps"),
+        ("json:dumps", "json:dumps"),
+    ],
+)
+def test_a_converter_beside_the_yaml_is_stored_with_its_path(
+    load: Load, folder: Path, monkeypatch: pytest.MonkeyPatch, written: str, stored: str
+) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "sub").mkdir()
+    for name in ("conv.py", "sub/conv.py"):
+        (folder / name).write_text("def to_messages(record): ...\n")
+    converter = written.replace("{folder}", str(folder))
+    one = {"kind": "custom", "path": "corpus", "converter": converter}
+    data = load({"data.sources": [one], "data.validation.sources": [one]}).job.data
+    assert data is not None
+    for found in (*data.sources, *data.validation.sources):
+        assert isinstance(found, CustomSource)
+        assert found.converter == stored.replace("{folder}", str(folder))
+
+
+@pytest.mark.parametrize("template", ["qwen", "{% if x %}{y}{% endif %}", "{{ bos_token }}\n"])
+def test_a_template_that_is_no_file_stays_as_it_is(load: Load, template: str) -> None:
+    data = load({"data.tokenizer.chat_template": template}).job.data
+    assert data is not None
+    assert data.tokenizer.chat_template == template
 
 
 def test_a_name_that_is_no_folder_is_a_hub_id(load: Load) -> None:

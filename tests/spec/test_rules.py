@@ -11,12 +11,23 @@ import pytest
 from clusterlm.spec.load import load_job
 from clusterlm.spec.rules import RULES
 from tests.spec.conftest import Changes, Load, Refuse, right_job
+from tests.spec.rows_data import DATA
 from tests.spec.rows_files import FILES
 from tests.spec.rows_general import GENERAL
 from tests.spec.rows_image import IMAGE, image_files
 from tests.spec.rows_training import TRAINING
 
-TABLE = [*GENERAL, *IMAGE, *TRAINING, *FILES]
+TABLE = [*GENERAL, *IMAGE, *DATA, *TRAINING, *FILES]
+
+CONVERTER = """\
+from os import path
+CONSTANT = str
+def to_messages(record): ...
+try:
+    in_a_try = path
+except ImportError:
+    pass
+"""
 
 
 @pytest.fixture
@@ -27,6 +38,10 @@ def folder(folder: Path) -> Path:
     zero = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": 1}
     (folder / "zero.json").write_text(json.dumps(zero))
     image_files(folder)
+    (folder / "conv.py").write_text(CONVERTER)
+    (folder / "broken.py").write_text("x = 1\ndef f(:\n")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "conv.py").write_text("other: object = print\n")
     (folder / "zero3.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     return folder
 

@@ -1,0 +1,214 @@
+"""All sources -> shards, those that are not there yet: which engine, how many workers, how far."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from clusterlm.data.aside import remove_dead
+from clusterlm.data.cut_rules import cut_rule
+from clusterlm.data.documents import Problem, token_dtype
+from clusterlm.data.encode import EncodedSizes, EncodeOptions
+from clusterlm.data.engine_choice import choose_engine
+from clusterlm.data.engines import open_engine
+from clusterlm.data.known import known_chunks
+from clusterlm.data.long_text import check_cuts
+from clusterlm.data.make_shards import ShardJob, make_shards
+from clusterlm.data.progress import Progress, Report
+from clusterlm.data.reading import Reading, shard_jobs, source_keys
+from clusterlm.data.sample import sample_of
+from clusterlm.data.shards import StoredShard, is_whole, open_shard
+from clusterlm.data.sources import place_of
+from clusterlm.data.summary import size_in_words
+from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.errors import DataError
+from clusterlm.spec.data import Data
+
+SMALL_BYTES = 4_000_000
+"""Less than this is encoded in this process: workers take a second to start."""
+TRIAL_BYTES = 1_000_000
+"""Text on which engines are tried."""
+CHECKED_TEXTS = 16
+"""Of it, the longest texts are cut to see whether that changes a token."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A share of the shards: those whose number leaves `number` when divided by `of`."""
+
+    number: int = 0
+    of: int = 1
+
+
+def encode_sources(
+    data: Data,
+    readings: Sequence[Reading],
+    tokenizer: Path,
+    cache: Path,
+    *,
+    workers: int,
+    report: Report,
+    tell: Tell,
+    task: Task | None = None,
+) -> list[list[StoredShard]]:
+    """The shards of every source; with a task, its share of them is made and nothing is given.
+
+    Raises:
+        DataError: a record cannot be used (and `on_bad_record` is stop), a file cannot be read.
+    """
+    vocabulary = load_vocabulary(tokenizer)
+    if any(reading.is_conversation for reading in readings):
+        # a template that does not compile is told here, and not by a worker
+        _ = vocabulary.chat
+    run = _Encoding(data, readings, tokenizer, cache, workers, report, tell)
+    may_cut = cut_rule(tokenizer / "tokenizer.json") is not None
+    jobs, keys = run.jobs(may_cut=may_cut)
+    missing = _missing(jobs, task)
+    if missing and may_cut and not run.cuts_are_right():
+        tell("long texts are not cut: this tokenizer gives other tokens for the pieces of some")
+        may_cut = False
+        jobs, keys = run.jobs(may_cut=False)
+        missing = _missing(jobs, task)
+    if missing:
+        run.encode(missing, keys, may_cut=may_cut)
+    return [] if task is not None else [[_opened(job) for job in own] for own in jobs]
+
+
+def _missing(jobs: Sequence[Sequence[ShardJob]], task: Task | None) -> list[ShardJob]:
+    """The jobs that are not done, in reading order; of a task, those of its share."""
+    flat = [job for own in jobs for job in own]
+    if task is not None:
+        # dealt out like cards, large ones first: the shares are about as large
+        dealt = sorted(flat, key=lambda job: (-job.unit.num_bytes, job.root.name))
+        share = {job.root for job in dealt[task.number :: task.of]}
+        flat = [job for job in flat if job.root in share]
+    # the same content twice is one shard
+    return [job for job in {job.root: job for job in flat}.values() if not is_whole(job.root)]
+
+
+@dataclass
+class _Encoding:
+    """What the steps have in common."""
+
+    data: Data
+    readings: Sequence[Reading]
+    tokenizer: Path
+    cache: Path
+    workers: int
+    report: Report
+    tell: Tell
+
+    @cached_property
+    def dtype(self) -> str:
+        return np.dtype(token_dtype(load_vocabulary(self.tokenizer).size)).name
+
+    @cached_property
+    def sample(self) -> list[str]:
+        """Texts to try engines and cuts on."""
+        sample = sample_of(self.readings, max_bytes=TRIAL_BYTES)
+        return [text for some in sample.texts() for text in some]
+
+    def jobs(self, *, may_cut: bool) -> tuple[list[list[ShardJob]], tuple[str, ...]]:
+        """All shards, and the keys of the sources."""
+        keys = source_keys(self.readings, self.tokenizer, self.dtype, may_cut=may_cut)
+        shards = self.cache / "shards"
+        return shard_jobs(self.readings, keys, shards, cuts_texts=may_cut), keys
+
+    def cuts_are_right(self) -> bool:
+        """Whether the longest texts of the sample give the same tokens when they are cut."""
+        path = self.tokenizer / "tokenizer.json"
+        cutter = cut_rule(path)
+        longest = sorted(self.sample, key=len)[-CHECKED_TEXTS:]
+        return cutter is None or check_cuts(cutter, open_engine("tokenizers", path), longest)
+
+    def encode(self, missing: Sequence[ShardJob], keys: tuple[str, ...], *, may_cut: bool) -> None:
+        """Make the missing shards."""
+        total = sum(job.unit.num_bytes for job in missing)
+        workers = 1 if total < SMALL_BYTES else self.workers
+        self.report(Progress("choosing an engine"))
+        path = self.tokenizer / "tokenizer.json"
+        choice = choose_engine(
+            self.data.engine, path, self.sample, total_bytes=total, workers=workers
+        )
+        for line in choice.lines:
+            self.tell(line)
+        shards = self.cache / "shards"
+        options = EncodeOptions(
+            sources=tuple(reading.source for reading in self.readings),
+            keys=keys,
+            tokenizer=self.tokenizer,
+            engine=choice.name,
+            may_cut=may_cut,
+            known=known_chunks(shards, self.dtype),
+        )
+        stops = self.data.on_bad_record == "stop"
+        counter = _Counter(self.readings, total, self.report, stops=stops)
+        make_shards(
+            missing,
+            options,
+            self.dtype,
+            workers=workers,
+            on_chunk=counter.count,
+            on_bad=counter.refuse,
+        )
+        self.tell(counter.words())
+        # what killed writers left was used, or is for somebody else's shards
+        remove_dead(shards, but_for=lambda root: not is_whole(root))
+
+
+class _Counter:
+    """Counts what comes back, and ends the run at a bad record if it is to."""
+
+    def __init__(
+        self, readings: Sequence[Reading], total: int, report: Report, *, stops: bool
+    ) -> None:
+        self._readings, self._report, self._stops = readings, report, stops
+        self._total = total
+        self._counts = Counter[str]()
+        self._started = time.monotonic()
+
+    def count(self, job: ShardJob, sizes: EncodedSizes) -> None:
+        counts = self._counts
+        counts["bytes"] += sizes.num_bytes
+        counts["tokens"] += sizes.num_tokens
+        counts["reused"] += sizes.num_bytes if sizes.is_reused else 0
+        self._report(Progress(f"tokenizing {self._done()}", counts["bytes"], self._total))
+
+    def refuse(self, job: ShardJob, problem: Problem) -> None:
+        if self._stops:
+            files = self._readings[job.unit.source].files
+            place = place_of(files, problem.file, problem.offset)
+            raise DataError(
+                f"{place}: {problem.detail}; set data.on_bad_record: skip to leave such records"
+                " out, or quarantine to keep them aside"
+            )
+
+    def words(self) -> str:
+        """One line at the end."""
+        seconds = time.monotonic() - self._started
+        reused = self._counts["reused"]
+        again = f", {size_in_words(reused)} of it known from before" if reused else ""
+        return f"tokenized {self._done()}{again}, in {seconds:.1f} s"
+
+    def _done(self) -> str:
+        read, tokens = self._counts["bytes"], self._counts["tokens"]
+        speed = read / max(1e-3, time.monotonic() - self._started)
+        return (
+            f"{size_in_words(read)} of {size_in_words(self._total)}, {tokens / 1e6:.1f} M tokens,"
+            f" {size_in_words(speed)}/s"
+        )
+
+
+def _opened(job: ShardJob) -> StoredShard:
+    shard = open_shard(job.root, job.unit.first_file)
+    if shard is None:
+        raise DataError(f"{job.root}: the tokens that were made there are gone; run it again")
+    return shard

@@ -1,0 +1,136 @@
+"""The tokens of all shards as one space of addresses, read where they lie.
+
+Shard k covers the addresses from base[k] on, in the order given. Beside its tokens it may have
+
+    trained   conversations: one bit a token, in the order of np.packbits: is it trained?
+    codes     conversations with role weights: one byte a token, which of `weights` it has
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from clusterlm.data.documents import Numbers, TokenArray
+from clusterlm.data.storage import ByteFiles, Bytes, open_files
+
+# how many bits are set in each byte
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The files of a shard.
+
+    Attributes:
+        trained: None where every token is trained, as with texts.
+        codes: None where every token counts alike.
+        weights: what the codes mean.
+    """
+
+    tokens: Path
+    num_tokens: int
+    trained: Path | None = None
+    codes: Path | None = None
+    weights: tuple[float, ...] = ()
+
+
+class ShardFiles:
+    """Reads tokens, and what is known of them, by address.
+
+    Args:
+        shards: in the order of addresses.
+        dtype: of the tokens.
+        files: how bytes are read; None chooses by where the first shard lies.
+    """
+
+    def __init__(self, shards: Sequence[Shard], dtype: str, files: ByteFiles | None = None) -> None:
+        self.shards = tuple(shards)
+        self.dtype = np.dtype(dtype)
+        self.bases = [0, *accumulate(shard.num_tokens for shard in self.shards)]
+        if files is None:
+            folder = self.shards[0].tokens.parent if self.shards else Path()
+            files = open_files(folder)
+        self._files = files
+        self._width = self.dtype.itemsize
+
+    @property
+    def num_tokens(self) -> int:
+        return self.bases[-1]
+
+    def shard_of(self, address: int) -> int:
+        """Which shard holds the token at `address`."""
+        return bisect_right(self.bases, address) - 1
+
+    def read(self, address: int, count: int) -> Bytes:
+        """Tokens of one document, as bytes."""
+        shard = bisect_right(self.bases, address) - 1
+        first = (address - self.bases[shard]) * self._width
+        return self._files.read(self.shards[shard].tokens, first, count * self._width)
+
+    def __getitem__(self, addresses: slice) -> TokenArray:
+        begin, end, _ = addresses.indices(self.num_tokens)
+        parts = [
+            np.frombuffer(self.read(first, count), dtype=self.dtype)
+            for first, count in self._by_shard(begin, end)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, self.dtype), *parts])
+
+    def will_need(self, address: int, count: int) -> None:
+        """Announce tokens of one document that are going to be read."""
+        shard = self.shard_of(address)
+        first = (address - self.bases[shard]) * self._width
+        self._files.will_need(self.shards[shard].tokens, first, count * self._width)
+
+    def trained_bytes(self, shard: int, first: int, count: int) -> Bytes:
+        """What holds the bits of tokens first .. first + count of a shard that has them."""
+        path = self.shards[shard].trained
+        assert path is not None
+        return self._files.read(path, first // 8, (first + count + 7) // 8 - first // 8)
+
+    def codes(self, shard: int, first: int, count: int) -> Bytes:
+        """The codes of tokens first .. first + count of a shard that has them."""
+        path = self.shards[shard].codes
+        assert path is not None
+        return self._files.read(path, first, count)
+
+    def count_trained(self, starts: Numbers, lengths: Numbers) -> Numbers:
+        """How many tokens of each stretch of a document are trained."""
+        counts = lengths.copy()
+        place = np.searchsorted(self.bases, starts, side="right") - 1
+        for shard in np.unique(place).tolist():
+            if self.shards[shard].trained is None:
+                continue
+            here = place == shard
+            first = starts[here] - self.bases[shard]
+            bits = self.trained_bytes(shard, 0, self.shards[shard].num_tokens)
+            before = _OnesBefore(np.frombuffer(bits, dtype=np.uint8))
+            counts[here] = before.of(first + lengths[here]) - before.of(first)
+        return counts
+
+    def _by_shard(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        while begin < end:
+            stop = min(end, self.bases[self.shard_of(begin) + 1])
+            yield begin, stop - begin
+            begin = stop
+
+
+class _OnesBefore:
+    """Counts of bits in front of a place, by the counts in front of each byte."""
+
+    def __init__(self, packed: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+        self._packed = np.append(packed, np.uint8(0))
+        self._sums = np.zeros(len(packed) + 1, dtype=np.uint32)
+        np.cumsum(_ONES[packed], dtype=np.uint32, out=self._sums[1:])
+
+    def of(self, places: Numbers) -> Numbers:
+        byte = places // 8
+        # bits are packed from the highest on: of the byte, those in front of the place
+        front = self._packed[byte].astype(np.int64) >> (8 - places % 8)
+        counts: Numbers = self._sums[byte].astype(np.int64) + _ONES[front]
+        return counts

@@ -1,0 +1,113 @@
+"""The tokenizer of a spec: fetched, extended or trained once, then found in the cache.
+
+    <cache>/tokenizers/<key>/        tokenizer.json, its config, the chat template; DONE last
+
+A trained one counts by what it is trained on, so that another block size, split or mix does not
+train it again. The chat template is laid beside it here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clusterlm.data.aside import Aside
+from clusterlm.data.extend import extend_tokenizer
+from clusterlm.data.fingerprint import Parts, hash_of
+from clusterlm.data.progress import Progress, Report
+from clusterlm.data.reading import Reading
+from clusterlm.data.sample import Sample, sample_of
+from clusterlm.data.summary import size_in_words
+from clusterlm.data.tokenizer import fetch_tokenizer, train_tokenizer
+from clusterlm.node.files import read_json, write_json
+from clusterlm.spec.data import Data, Tokenizer
+
+RULES = 1
+"""Raise it when the same sources would give another tokenizer than before."""
+
+DONE = "DONE"
+
+
+@dataclass(frozen=True)
+class PreparedTokenizer:
+    """A tokenizer in the cache.
+
+    Attributes:
+        about: for the manifest: where it came from, or what it was trained on.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+
+def prepare_tokenizer(
+    data: Data, readings: Sequence[Reading], parts: Parts, cache: Path, report: Report
+) -> PreparedTokenizer:
+    """The tokenizer that the spec asks for.
+
+    Args:
+        data: the spec.
+        readings: its sources.
+        parts: of the fingerprint; those of the sources count only where it is trained on them.
+        cache: the folder of all prepared data.
+        report: told how far it is.
+
+    Raises:
+        DataError: it is not there, or cannot be extended.
+    """
+    spec = data.tokenizer
+    learns = spec.train is not None or (spec.extend is not None and spec.extend.learn > 0)
+    wanted = ("data.tokenizer.", "data.sources") if learns else ("data.tokenizer.",)
+    key = {name: value for name, value in parts.items() if name.startswith(wanted)}
+    with_chat = any(reading.is_conversation for reading in readings)
+    key |= {"rules": RULES, "with_chat": with_chat}
+    root = cache / "tokenizers" / hash_of(key)
+    if not _is_done(root):
+        aside = Aside(root)
+        try:
+            sample = sample_of(_trained_on(readings)) if learns else None
+            about = _make(spec, aside.folder, sample, report, with_chat=with_chat)
+            write_json(aside.folder / DONE, about, mode=0o644)
+            aside.publish(_is_done)
+        except BaseException:
+            aside.discard()
+            raise
+    return PreparedTokenizer(root, read_json(root / DONE) or {})
+
+
+def copy_tokenizer(origin: Path, folder: Path) -> None:
+    """Lay a prepared tokenizer into a folder of its own."""
+    folder.mkdir()
+    for path in sorted(origin.iterdir()):
+        if path.name != DONE:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _is_done(root: Path) -> bool:
+    return (root / DONE).is_file()
+
+
+def _trained_on(readings: Sequence[Reading]) -> list[Reading]:
+    return [reading for reading in readings if not reading.is_held_back]
+
+
+def _make(
+    spec: Tokenizer, folder: Path, sample: Sample | None, report: Report, *, with_chat: bool
+) -> dict[str, Any]:
+    about: dict[str, Any] = {}
+    if sample is not None:
+        about = {"trained_on_bytes": sample.num_bytes, "of_bytes": sample.of_bytes}
+        report(Progress(f"training the tokenizer on {size_in_words(sample.num_bytes)}"))
+    if spec.train is not None:
+        assert sample is not None
+        train_tokenizer(spec, folder, sample.texts(), with_chat=with_chat)
+    else:
+        report(Progress("loading the tokenizer"))
+        fetch_tokenizer(spec, folder, with_chat=with_chat)
+        about |= {"name": spec.name, "revision": spec.revision}
+    if spec.extend is not None:
+        extend_tokenizer(folder, spec.extend, sample.texts() if sample else [])
+    return about
