@@ -10,7 +10,7 @@ counted once. Three kinds of validation documents need care:
   gives it away.
 
 The index is made once and goes to the workers; a chunk of training documents is checked at once,
-about 15 ns a token. 30 bytes of memory for each n-gram of the validation set. Starts and lengths
+20 to 40 ns a token. 30 bytes of memory for each n-gram of the validation set. Starts and lengths
 should leave out marks before and behind the documents, else a short one is found only where it is
 a whole document.
 """
@@ -213,7 +213,7 @@ def _whole_texts(
         lines, within = _lines_of(hits, part.counts)
         rows = np.repeat(part.rows[lines], sizes)
         places = np.repeat(part.starts[lines] + within, sizes)
-        space = starts[rows] + lengths[rows] - places
+        space = starts[rows].astype(np.int64) + lengths[rows] - places
         for one in distinct(which).tolist():
             text = index.texts[one]
             here = np.flatnonzero((which == one) & (space >= len(text)))
