@@ -104,7 +104,8 @@ def _pin_ids(parts: dict[str, Any]) -> None:
 def _next_id(parts: dict[str, Any]) -> int:
     vocab = parts["model"]["vocab"]
     ids = range(len(vocab)) if isinstance(vocab, list) else vocab.values()
-    return 1 + max(max(ids, default=-1), *(t["id"] for t in parts["added_tokens"]), -1)
+    added = (token["id"] for token in parts["added_tokens"])
+    return 1 + int(max(max(ids, default=-1), max(added, default=-1)))
 
 
 def _confirm_ids(text: str, parts: dict[str, Any]) -> None:
