@@ -16,17 +16,18 @@ from clusterlm.data.cut_rules import cut_rule
 from clusterlm.data.documents import Problem, token_dtype
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.engine_choice import choose_engine
-from clusterlm.data.engines import open_engine
+from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
 from clusterlm.data.known import known_chunks
-from clusterlm.data.long_text import check_cuts
-from clusterlm.data.make_shards import ShardJob, make_shards
+from clusterlm.data.long_text import Cutter
+from clusterlm.data.make_shards import make_shards
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading, shard_jobs, source_keys
 from clusterlm.data.sample import sample_of
+from clusterlm.data.shard_job import ShardJob
 from clusterlm.data.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.sources import place_of
 from clusterlm.data.summary import size_in_words
-from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.data.tokenizer import Vocabulary, load_vocabulary
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 
@@ -34,8 +35,6 @@ SMALL_BYTES = 4_000_000
 """Less than this is encoded in this process: workers take a second to start."""
 TRIAL_BYTES = 1_000_000
 """Text on which engines are tried."""
-CHECKED_TEXTS = 16
-"""Of it, the longest texts are cut to see whether that changes a token."""
 
 Tell = Callable[[str], None]
 
@@ -68,17 +67,16 @@ def encode_sources(
     if any(reading.is_conversation for reading in readings):
         # a template that does not compile is told here, and not by a worker
         _ = vocabulary.chat
-    run = _Encoding(data, readings, tokenizer, cache, workers, report, tell)
-    may_cut = cut_rule(tokenizer / "tokenizer.json") is not None
-    jobs, keys = run.jobs(may_cut=may_cut)
-    missing = _missing(jobs, task)
-    if missing and may_cut and not run.cuts_are_right():
-        tell("long texts are not cut: this tokenizer gives other tokens for the pieces of some")
-        may_cut = False
-        jobs, keys = run.jobs(may_cut=False)
-        missing = _missing(jobs, task)
-    if missing:
-        run.encode(missing, keys, may_cut=may_cut)
+    run = _Encoding(data, readings, vocabulary, cache, workers, report, tell)
+    cutter = cut_rule(tokenizer / "tokenizer.json")
+    jobs = run.jobs(cutter)
+    if missing := _missing(jobs, task):
+        try:
+            run.encode(missing, cutter)
+        except CutsRefused:
+            tell("long texts are not cut: this tokenizer gives other tokens for the pieces")
+            jobs = run.jobs(None)
+            run.encode(_missing(jobs, task), None)
     return [] if task is not None else [[_opened(job) for job in own] for own in jobs]
 
 
@@ -100,15 +98,19 @@ class _Encoding:
 
     data: Data
     readings: Sequence[Reading]
-    tokenizer: Path
+    vocabulary: Vocabulary
     cache: Path
     workers: int
     report: Report
     tell: Tell
 
-    @cached_property
+    @property
+    def tokenizer(self) -> Path:
+        return self.vocabulary.folder
+
+    @property
     def dtype(self) -> str:
-        return np.dtype(token_dtype(load_vocabulary(self.tokenizer).size)).name
+        return np.dtype(token_dtype(self.vocabulary.size)).name
 
     @cached_property
     def sample(self) -> list[str]:
@@ -116,21 +118,18 @@ class _Encoding:
         sample = sample_of(self.readings, max_bytes=TRIAL_BYTES)
         return [text for some in sample.texts() for text in some]
 
-    def jobs(self, *, may_cut: bool) -> tuple[list[list[ShardJob]], tuple[str, ...]]:
-        """All shards, and the keys of the sources."""
-        keys = source_keys(self.readings, self.tokenizer, self.dtype, may_cut=may_cut)
-        shards = self.cache / "shards"
-        return shard_jobs(self.readings, keys, shards, cuts_texts=may_cut), keys
+    def keys(self, cutter: Cutter | None) -> tuple[str, ...]:
+        """Of each source."""
+        may_cut = cutter is not None
+        return source_keys(self.readings, self.tokenizer, self.dtype, may_cut=may_cut)
 
-    def cuts_are_right(self) -> bool:
-        """Whether the longest texts of the sample give the same tokens when they are cut."""
-        path = self.tokenizer / "tokenizer.json"
-        cutter = cut_rule(path)
-        longest = sorted(self.sample, key=len)[-CHECKED_TEXTS:]
-        return cutter is None or check_cuts(cutter, open_engine("tokenizers", path), longest)
+    def jobs(self, cutter: Cutter | None) -> list[list[ShardJob]]:
+        """All shards."""
+        shards, keys = self.cache / "shards", self.keys(cutter)
+        return shard_jobs(self.readings, keys, shards, cuts_texts=cutter is not None)
 
-    def encode(self, missing: Sequence[ShardJob], keys: tuple[str, ...], *, may_cut: bool) -> None:
-        """Make the missing shards."""
+    def encode(self, missing: Sequence[ShardJob], cutter: Cutter | None) -> None:
+        """Make the missing shards, with the first engine that passes the gate."""
         total = sum(job.unit.num_bytes for job in missing)
         workers = 1 if total < SMALL_BYTES else self.workers
         self.report(Progress("choosing an engine"))
@@ -140,15 +139,36 @@ class _Encoding:
         )
         for line in choice.lines:
             self.tell(line)
-        shards = self.cache / "shards"
+        gate = Gate(self.vocabulary.encoder, self.sample)
+        for name in choice.names:
+            try:
+                self._encode(missing, cutter, name, workers, gate)
+            except EngineRefused as refused:
+                if name == choice.names[-1]:
+                    raise DataError(f"data.engine: {name} {refused}; write auto") from refused
+                self.tell(f"{name} {refused}; it is not used")
+            else:
+                break
+        # what killed writers left was used, or is for somebody else's shards
+        remove_dead(self.cache / "shards", but_for=lambda root: not is_whole(root))
+
+    def _encode(
+        self,
+        missing: Sequence[ShardJob],
+        cutter: Cutter | None,
+        engine: str,
+        workers: int,
+        gate: Gate,
+    ) -> None:
         options = EncodeOptions(
             sources=tuple(reading.source for reading in self.readings),
-            keys=keys,
+            keys=self.keys(cutter),
             tokenizer=self.tokenizer,
-            engine=choice.name,
-            may_cut=may_cut,
-            known=known_chunks(shards, self.dtype),
+            engine=engine,
+            cutter=cutter,
+            known=known_chunks(self.cache / "shards", self.dtype),
         )
+        total = sum(job.unit.num_bytes for job in missing)
         stops = self.data.on_bad_record == "stop"
         counter = _Counter(self.readings, total, self.report, stops=stops)
         make_shards(
@@ -156,12 +176,11 @@ class _Encoding:
             options,
             self.dtype,
             workers=workers,
+            gate=gate,
             on_chunk=counter.count,
             on_bad=counter.refuse,
         )
-        self.tell(counter.words())
-        # what killed writers left was used, or is for somebody else's shards
-        remove_dead(shards, but_for=lambda root: not is_whole(root))
+        self.tell(f"{counter.words()} ({engine})")
 
 
 class _Counter:

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import orjson
 
-from clusterlm.data.chat import ChatTemplate
 from clusterlm.data import chunks
+from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.chunks import Chunk, Record
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
-from clusterlm.data.long_text import PIECE_BYTES, Cutter
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
@@ -54,12 +54,19 @@ class Item:
 class SourceItems:
     """Turns the records of one source into items."""
 
-    def __init__(self, source: Source, template: ChatTemplate | None, cutter: Cutter | None):
+    def __init__(
+        self,
+        source: Source,
+        template: ChatTemplate | None,
+        cutter: Cutter | None,
+        piece_bytes: int,
+    ) -> None:
         """Template: for conversations; cutter: where long texts may be cut, if they may."""
         self._convert = converter_of(source)
         self._has_domain = source.domain is not None
         self._source = source
         self._cutter = cutter
+        self._piece_bytes = piece_bytes
         self._template = template
         self._targets = Targets(source) if isinstance(source, ConversationSource) else None
 
@@ -129,9 +136,9 @@ class SourceItems:
         return Item(texts, self._digest(raw), file, offset, number)
 
     def _cut(self, text: str, raw: bytes, *, is_start: bool = True) -> list[str]:
-        if self._cutter is None or len(raw) <= PIECE_BYTES:
+        if self._cutter is None or len(raw) <= self._piece_bytes:
             return [text]
-        pieces = self._cutter.cut_text(raw, is_start=is_start)
+        pieces = self._cutter.cut_text(raw, is_start=is_start, piece_bytes=self._piece_bytes)
         return [piece.decode() for piece in pieces]
 
     def _digest(self, raw: bytes) -> bytes:

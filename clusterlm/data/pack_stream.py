@@ -29,27 +29,15 @@ from typing import Protocol
 
 import numpy as np
 
-from clusterlm.data.documents import Mask, Numbers
+from clusterlm.data.documents import Numbers
 from clusterlm.data.pack import Plan, make_plan, offsets_of
 from clusterlm.data.table import TokenView
+from clusterlm.data.token_bytes import NewlineTokens
 
 # tokens looked at together: what is held at once does not grow with the data, and what is looked at
 # while it is in the cache of the processor takes a third of the time
 SCAN_TOKENS = 1 << 16
 CHAIN_TOKENS = 1 << 24
-
-
-@dataclass(frozen=True)
-class NewlineTokens:
-    """What the ids of a tokenizer say about newlines, one entry an id.
-
-    Attributes:
-        ends_with_newline: the bytes of the token end in a newline.
-        is_newline_only: the token is whitespace with a newline in it and nothing else.
-    """
-
-    ends_with_newline: Mask
-    is_newline_only: Mask
 
 
 class LegalStarts(Protocol):
@@ -86,9 +74,13 @@ class ParagraphStarts:
     addresses: Numbers
 
     def of(self, starts: Numbers, lengths: Numbers) -> tuple[Numbers, Numbers]:
+        # searched for in ascending order: neighbours find what they need in the processor's cache
+        order = np.argsort(starts)
+        first, last = np.empty_like(starts), np.empty_like(starts)
         # a paragraph at the start of a document is that start, which counts anyway
-        first = np.searchsorted(self.addresses, starts, side="right")
-        counts = np.searchsorted(self.addresses, starts + lengths, side="left") - first + 1
+        first[order] = np.searchsorted(self.addresses, starts[order], side="right")
+        last[order] = np.searchsorted(self.addresses, (starts + lengths)[order], side="left")
+        counts = last - first + 1
         begins = np.cumsum(counts) - counts
         place = np.repeat(first - begins - 1, counts) + np.arange(counts.sum())
         # each document's first one is its start, whatever lies in front of its paragraphs

@@ -17,7 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from clusterlm.data.documents import Numbers, TokenArray
-from clusterlm.data.storage import ByteFiles, Bytes, open_files
+from clusterlm.data.storage import ByteFile, ByteFiles, Bytes, open_files
+
+PADDING = -1
+"""In place of an address: no token."""
 
 # how many bits are set in each byte
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
@@ -56,8 +59,10 @@ class ShardFiles:
         if files is None:
             folder = self.shards[0].tokens.parent if self.shards else Path()
             files = open_files(folder)
-        self._files = files
-        self._width = self.dtype.itemsize
+        self.files = files
+        self._opened = _Opened(self)
+        # bits and codes
+        self._beside: dict[Path, ByteFile] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -68,10 +73,24 @@ class ShardFiles:
         return bisect_right(self.bases, address) - 1
 
     def read(self, address: int, count: int) -> Bytes:
-        """Tokens of one document, as bytes."""
-        shard = bisect_right(self.bases, address) - 1
-        first = (address - self.bases[shard]) * self._width
-        return self._files.read(self.shards[shard].tokens, first, count * self._width)
+        """Tokens of one shard, as bytes."""
+        return self.read_many([address], [count], padding=b"")[0]
+
+    def read_many(
+        self, addresses: Sequence[int], counts: Sequence[int], *, padding: Bytes
+    ) -> list[Bytes]:
+        """Stretches of tokens, each of one shard, as bytes; for PADDING the front of `padding`."""
+        # a batch has a hundred of them: what a turn of this loop costs is the time of a batch
+        bases, opened, width = self.bases, self._opened, self.dtype.itemsize
+        stretches = []
+        for address, count in zip(addresses, counts, strict=True):
+            if address == PADDING:
+                stretches.append(padding[: count * width])
+            else:
+                shard = bisect_right(bases, address) - 1
+                first = (address - bases[shard]) * width
+                stretches.append(opened[shard][first : first + count * width])
+        return stretches
 
     def __getitem__(self, addresses: slice) -> TokenArray:
         begin, end, _ = addresses.indices(self.num_tokens)
@@ -84,20 +103,17 @@ class ShardFiles:
     def will_need(self, address: int, count: int) -> None:
         """Announce tokens of one document that are going to be read."""
         shard = self.shard_of(address)
-        first = (address - self.bases[shard]) * self._width
-        self._files.will_need(self.shards[shard].tokens, first, count * self._width)
+        width = self.dtype.itemsize
+        first = (address - self.bases[shard]) * width
+        self.files.will_need(self.shards[shard].tokens, first, count * width)
 
     def trained_bytes(self, shard: int, first: int, count: int) -> Bytes:
         """What holds the bits of tokens first .. first + count of a shard that has them."""
-        path = self.shards[shard].trained
-        assert path is not None
-        return self._files.read(path, first // 8, (first + count + 7) // 8 - first // 8)
+        return self._open_beside(self.shards[shard].trained)[first // 8 : (first + count + 7) // 8]
 
     def codes(self, shard: int, first: int, count: int) -> Bytes:
         """The codes of tokens first .. first + count of a shard that has them."""
-        path = self.shards[shard].codes
-        assert path is not None
-        return self._files.read(path, first, count)
+        return self._open_beside(self.shards[shard].codes)[first : first + count]
 
     def count_trained(self, starts: Numbers, lengths: Numbers) -> Numbers:
         """How many tokens of each stretch of a document are trained."""
@@ -113,11 +129,30 @@ class ShardFiles:
             counts[here] = before.of(first + lengths[here]) - before.of(first)
         return counts
 
+    def _open_beside(self, path: Path | None) -> ByteFile:
+        assert path is not None
+        file = self._beside.get(path)
+        if file is None:
+            file = self._beside[path] = self.files.open(path)
+        return file
+
     def _by_shard(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         while begin < end:
             stop = min(end, self.bases[self.shard_of(begin) + 1])
             yield begin, stop - begin
             begin = stop
+
+
+class _Opened(dict[int, ByteFile]):
+    """Files of tokens by shard, opened when they are first asked for."""
+
+    def __init__(self, shards: ShardFiles) -> None:
+        super().__init__()
+        self._shards = shards
+
+    def __missing__(self, shard: int) -> ByteFile:
+        file = self[shard] = self._shards.files.open(self._shards.shards[shard].tokens)
+        return file
 
 
 class _OnesBefore:

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data import chunks, items, long_text
+from clusterlm.data import chunks
 from clusterlm.data.cache import IGNORE_INDEX, Cache
+from clusterlm.data.engines import TokenizersEngine
 from clusterlm.data.preprocess import preprocess
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
@@ -210,8 +211,8 @@ def test_a_long_text_in_pieces_has_the_ids_of_the_whole(
     (tmp_path / "book.txt").write_text(text)
     row = write_rows(tmp_path / "row.jsonl", [{"text": text}])
     whole = prepare(data_of(text_source(tmp_path / "book.txt")))
-    for module in (items, long_text):
-        monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(TokenizersEngine, "piece_bytes", 1000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1500)
     with cache_at(tmp_path / "pieces"):
         pieces = prepare(data_of(text_source(tmp_path / "book.txt"), text_source(row)))
     tokenizer = Tokenizer.from_file(str(pieces.tokenizer_dir / "tokenizer.json"))
@@ -228,8 +229,7 @@ def test_a_long_text_in_pieces_has_the_ids_of_the_whole(
 def test_a_long_text_in_pieces_that_was_seen_before_is_one_duplicate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (items, long_text):
-        monkeypatch.setattr(module, "PIECE_BYTES", 200)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 200)
     folder = tmp_path / "texts"
     folder.mkdir()
     text = " ".join(sentence(i) for i in range(20))
