@@ -49,7 +49,7 @@ LOST = {
 
 def counts_of(
     counts: Sequence[Counter[str]],
-    places: Sequence[str],
+    places: Sequence[tuple[str, str]],
     sizes: Sequence[tuple[int, int]],
     kept: Sequence[tuple[int, int, int]],
 ) -> Manifest:
@@ -57,13 +57,13 @@ def counts_of(
 
     Args:
         counts: of each source.
-        places: of each source in the YAML.
+        places: of each source: where it stands in the YAML, and where it lay.
         sizes: files and bytes of each.
         kept: documents, tokens, trained tokens of each that are kept.
     """
     rows = [
-        {"place": place, "files": size[0], "bytes": size[1], **_counted(own, part)}
-        for place, size, own, part in zip(places, sizes, counts, kept, strict=True)
+        {"place": place, "path": path, "files": size[0], "bytes": size[1], **_counted(own, part)}
+        for (place, path), size, own, part in zip(places, sizes, counts, kept, strict=True)
     ]
     total = tuple(sum(part[i] for part in kept) for i in range(3))
     return {
