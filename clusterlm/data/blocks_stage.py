@@ -12,7 +12,7 @@ import numpy as np
 import clusterlm
 from clusterlm.data.cache import shard_of
 from clusterlm.data.chosen import choose_documents
-from clusterlm.data.documents import BAD
+from clusterlm.data.documents import BAD, token_dtype
 from clusterlm.data.left_out import left_out, write_quarantine
 from clusterlm.data.plan import SplitPlan
 from clusterlm.data.planning import fractions_of, plan_blocks
@@ -63,7 +63,8 @@ def prepare_blocks(
     flat = [shard for own in shards for shard in own]
     places = [reading.place for reading, own in zip(readings, shards, strict=True) for _ in own]
     files = [shard_of(s.root, s.num_tokens, w) for s, w in zip(flat, weights, strict=True)]
-    dtype = flat[0].dtype
+    vocabulary = load_vocabulary(tokenizer)
+    dtype = np.dtype(token_dtype(vocabulary.size)).name
     chosen = choose_documents(
         read_stored(readings, shards),
         files,
@@ -82,7 +83,7 @@ def prepare_blocks(
     if data.on_bad_record == "quarantine":
         quarantined = write_quarantine(readings, shards, folder.folder)
     return (
-        _about(data, load_vocabulary(tokenizer), readings, dtype)
+        _about(data, vocabulary, readings, dtype)
         | {
             "shards": [
                 {

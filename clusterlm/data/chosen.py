@@ -23,7 +23,7 @@ from clusterlm.data.cache_names import CHOSEN, chosen_prefix
 from clusterlm.data.contaminated import ValidationIndex, contaminated, index_validation
 from clusterlm.data.dedup import first_occurrences
 from clusterlm.data.documents import Mask, Numbers
-from clusterlm.data.near import near_duplicates
+from clusterlm.data.near import near_duplicates, similarities_of
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.shard_files import Shard, ShardFiles
 from clusterlm.data.shingles import shingles_of
@@ -178,7 +178,9 @@ def _near(stored: Stored, look: _Look, spec: NearDuplicates) -> Found:
     found = near_duplicates(
         np.concatenate([none, *signed]),
         spec,
-        shingles_of=lambda row: shingles_of(_tokens_of(look, stored, row), spec.shingle),
+        count_shingles=lambda pairs: similarities_of(
+            pairs, lambda row: shingles_of(_tokens_of(look, stored, row), spec.shingle)
+        ),
     )
     return {
         "dropped": ~found.keep,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from clusterlm.data.files import Format, SourceFile
 
@@ -32,14 +32,12 @@ class Record(NamedTuple):
         offset: where it stands: the byte in a text or in (unpacked) lines, else the number of the
             row, counted from 0.
         problem: what is wrong, in words.
-        before: for a later piece of a long text, some of the text in front of it.
     """
 
     file: int
     offset: int
     value: str | dict[str, Any] = ""
     problem: str | None = None
-    before: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,19 +73,3 @@ class Chunk:
 Stretch = Callable[[int], Iterator[Record]]
 """About CHUNK_BYTES of rows, as they come; called with the place of the file, it gives them as
 records. Passed over, it costs little."""
-
-
-class Buffer(Protocol):
-    """Bytes in memory, or a mapped file."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: slice, /) -> bytes: ...
-
-
-class Cutter(Protocol):
-    """Where a long text may be cut so that its pieces give the tokens of the whole."""
-
-    def next_cut(self, buffer: Buffer, offset: int) -> int:
-        """The first good place at or behind `offset`; the end when there is none."""
-        ...

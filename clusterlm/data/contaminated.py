@@ -10,7 +10,7 @@ counted once. Three kinds of validation documents need care:
   gives it away.
 
 The index is made once and goes to the workers; a chunk of training documents is checked at once,
-about 15 ns a token. 30 bytes of memory for each n-gram of the validation set. Starts and lengths
+20 to 40 ns a token. 30 bytes of memory for each n-gram of the validation set. Starts and lengths
 should leave out marks before and behind the documents, else a short one is found only where it is
 a whole document.
 """
@@ -22,8 +22,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from clusterlm.data.dedup import digest_of
+from clusterlm.data.dedup import begins_of, digest_of, distinct
 from clusterlm.data.documents import Mask, Numbers, TokenArray
 from clusterlm.data.order import Keys
 from clusterlm.data.shingles import hash_windows, windows_of
@@ -71,10 +72,14 @@ class ValidationIndex:
     texts: list[TokenArray]
 
     @cached_property
-    def sieve(self) -> Mask:
-        """By the upper bits of a hash: may it be there? True for at most an eighth of others."""
-        sieve = np.zeros(1 << max(10, (8 * len(self.hashes)).bit_length()), dtype=np.bool_)
-        sieve[_upper_bits(self.hashes, len(sieve))] = True
+    def sieve(self) -> npt.NDArray[np.uint8]:
+        """Bits by the upper bits of a hash: may it be there? Set for a 32nd of others, or fewer."""
+        num_bits = 1 << max(16, (32 * len(self.hashes)).bit_length())
+        sieve = np.zeros(num_bits // 8, dtype=np.uint8)
+        if len(self.hashes):
+            places, bits = _place_in(sieve, self.hashes)
+            begins = np.flatnonzero(begins_of(places))
+            sieve[places[begins]] = np.bitwise_or.reduceat(np.uint8(1) << bits, begins)
         return sieve
 
 
@@ -93,14 +98,14 @@ def index_validation(
     grams, documents = _ngrams_of(tokens, starts[chosen], lengths[chosen], spec.ngram)
     counted = _counted(grams, documents)
     grams, documents = grams[counted], chosen[documents[counted]]
-    hashes, begins = np.unique(grams, return_index=True)
+    begins = np.flatnonzero(begins_of(grams))
     sizes = np.bincount(documents, minlength=len(texts))
     short = [row for row in chosen.tolist() if SHORTEST <= len(texts[row]) < spec.ngram]
     heads = {row: hash_windows(texts[row][:SHORTEST], SHORTEST)[0] for row in short}
     short.sort(key=heads.__getitem__)
     return ValidationIndex(
         ngram=spec.ngram,
-        hashes=hashes,
+        hashes=grams[begins],
         offsets=np.append(begins, len(grams)),
         holders=documents,
         # a hair less, for 0.28 * 25 is 7.000000000000001
@@ -136,22 +141,26 @@ def _ngrams_of(
     holders = np.concatenate(documents or [np.empty(0, dtype=np.int64)])
     order = np.lexsort((holders, grams))
     grams, holders = grams[order], holders[order]
-    is_new = np.ones(len(grams), dtype=np.bool_)
-    is_new[1:] = (grams[1:] != grams[:-1]) | (holders[1:] != holders[:-1])
+    is_new = begins_of(grams) | begins_of(holders)
     return grams[is_new], holders[is_new]
 
 
 def _counted(grams: Keys, documents: Numbers) -> Mask:
     """Where an n-gram of a document counts."""
-    _, inverse, holders = np.unique(grams, return_inverse=True, return_counts=True)
-    rare = holders[inverse] <= MAX_HOLDERS
+    begins = np.flatnonzero(begins_of(grams))
+    num_holders = np.diff(np.append(begins, len(grams)))
+    rare = np.repeat(num_holders <= MAX_HOLDERS, num_holders)
     has_rare = np.zeros(int(documents.max(initial=-1)) + 1, dtype=np.bool_)
     has_rare[documents[rare]] = True
     return np.asarray(rare | ~has_rare[documents])
 
 
-def _upper_bits(hashes: Keys, size: int) -> Numbers:
-    return (hashes >> np.uint64(65 - size.bit_length())).view(np.int64)
+def _place_in(sieve: npt.NDArray[np.uint8], hashes: Keys) -> tuple[Numbers, npt.NDArray[np.uint8]]:
+    """The byte of each hash, and which of its bits."""
+    # 2^n bytes take the upper n bits, the next three say which bit
+    shift = np.uint64(62 - len(sieve).bit_length())
+    upper = (hashes >> shift).view(np.int64)
+    return upper >> 3, upper.astype(np.uint8) & np.uint8(7)
 
 
 def _shared_ngrams(
@@ -161,7 +170,8 @@ def _shared_ngrams(
     none = np.empty(0, dtype=np.int64)
     documents, grams = [none], [none]
     for part in windows_of(tokens, starts, lengths, index.ngram):
-        maybe = np.flatnonzero(index.sieve[_upper_bits(part.hashes, len(index.sieve))])
+        at, bits = _place_in(index.sieve, part.hashes)
+        maybe = np.flatnonzero(index.sieve[at] >> bits & np.uint8(1))
         places = np.searchsorted(index.hashes, part.hashes[maybe])
         places = np.minimum(places, len(index.hashes) - 1)
         sure = index.hashes[places] == part.hashes[maybe]
@@ -173,11 +183,13 @@ def _shared_ngrams(
 
 def _given_away(documents: Numbers, grams: Numbers, index: ValidationIndex) -> Numbers:
     num_grams, num_validation = len(index.hashes), len(index.needed)
-    documents, grams = np.divmod(np.unique(documents * num_grams + grams), num_grams)
+    documents, grams = np.divmod(distinct(documents * num_grams + grams), num_grams)
     holders, sizes = _expand(index.offsets[grams], index.offsets[grams + 1])
     keys = np.repeat(documents, sizes) * num_validation + index.holders[holders]
-    keys, num_shared = np.unique(keys, return_counts=True)
-    pairs: Numbers = np.stack(np.divmod(keys, num_validation), axis=1)
+    keys = np.sort(keys)
+    begins = np.flatnonzero(begins_of(keys))
+    num_shared = np.diff(np.append(begins, len(keys)))
+    pairs: Numbers = np.stack(np.divmod(keys[begins], num_validation), axis=1)
     enough: Mask = num_shared >= index.needed[pairs[:, 1]]
     return pairs[enough]
 
@@ -201,12 +213,12 @@ def _whole_texts(
         lines, within = _lines_of(hits, part.counts)
         rows = np.repeat(part.rows[lines], sizes)
         places = np.repeat(part.starts[lines] + within, sizes)
-        space = starts[rows] + lengths[rows] - places
-        for one in np.unique(which).tolist():
+        space = starts[rows].astype(np.int64) + lengths[rows] - places
+        for one in distinct(which).tolist():
             text = index.texts[one]
             here = np.flatnonzero((which == one) & (space >= len(text)))
             there = tokens[places[here, None] + np.arange(len(text))]
-            holders = np.unique(rows[here][(there == text).all(axis=1)])
+            holders = distinct(rows[here][(there == text).all(axis=1)])
             found.append(np.stack([holders, np.full_like(holders, index.short[one])], axis=1))
     return np.concatenate(found)
 

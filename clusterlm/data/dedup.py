@@ -8,12 +8,16 @@ pieces. All documents are compared at once: about 20 bytes of memory each, next 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from clusterlm.data.documents import Numbers
+from clusterlm.data.documents import Mask, Numbers
 from clusterlm.data.order import Keys
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def digest_of(content: bytes) -> bytes:
@@ -38,9 +42,7 @@ def first_occurrences(digests: Keys) -> Numbers:
     rows = repeated_rows(digests[:, 0])
     # by both halves; the sort is stable, so still by row where both are the same
     rows = rows[np.lexsort((digests[rows, 1], digests[rows, 0]))]
-    ordered = digests[rows]
-    begins = np.ones(len(rows), dtype=np.bool_)
-    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    begins = begins_of(digests[rows, 0]) | begins_of(digests[rows, 1])
     firsts[rows] = rows[begins][np.cumsum(begins) - 1]
     return firsts
 
@@ -57,3 +59,16 @@ def repeated_rows(keys: Keys) -> Numbers:
     rows: Numbers = order[shared]
     by_key: Numbers = np.lexsort((rows, keys[rows]))
     return rows[by_key]
+
+
+def begins_of(keys: npt.NDArray[Scalar]) -> Mask:
+    """Where a run of equal keys begins."""
+    begins = np.ones(len(keys), dtype=np.bool_)
+    begins[1:] = keys[1:] != keys[:-1]
+    return begins
+
+
+def distinct(keys: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+    """The keys, ascending and each once; np.unique takes ten times as long from numpy 2.3 on."""
+    ordered = np.sort(keys)
+    return ordered[begins_of(ordered)]

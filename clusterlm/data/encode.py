@@ -19,16 +19,22 @@ from clusterlm.data.batch import Batches
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.content import content_key
 from clusterlm.data.dedup import digest_of
-from clusterlm.data.documents import DOCUMENT, EncodedChunk, Problem, token_dtype
+from clusterlm.data.documents import (
+    DOCUMENT,
+    EncodedChunk,
+    Ids,
+    Numbers,
+    Problem,
+    token_dtype,
+)
 from clusterlm.data.engines import open_engine
 from clusterlm.data.hashes import HashMemo
 from clusterlm.data.items import Item, SourceItems
-from clusterlm.data.long_text import cut_rule
+from clusterlm.data.long_text import Cutter, check_cuts
 from clusterlm.data.shard_writer import Place
 from clusterlm.data.shards import ChunkArrays, ChunkRow, read_chunk
 from clusterlm.data.sources import bytes_taken
 from clusterlm.data.targets import is_coded
-from clusterlm.data.token_bytes import ByteOffsets
 from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import load_vocabulary
 from clusterlm.paths import cache_dir
@@ -49,6 +55,7 @@ class EncodeOptions:
         keys: of each source: all that makes tokens of its content.
         tokenizer: its folder.
         engine: that tokenizes.
+        cutter: where long texts may be cut, if they may.
         known: chunks that lie in other shards, by their key.
     """
 
@@ -56,6 +63,7 @@ class EncodeOptions:
     keys: tuple[str, ...]
     tokenizer: Path
     engine: str
+    cutter: Cutter | None
     known: Known = field(default_factory=dict)
 
 
@@ -106,8 +114,7 @@ class Encoder:
         self._vocabulary = load_vocabulary(options.tokenizer)
         self._dtype = np.dtype(token_dtype(self._vocabulary.size))
         self._engine = open_engine(options.engine, tokenizer)
-        self._cutter = cut_rule(tokenizer)
-        self._masks = TokenMasks(ByteOffsets.of(tokenizer), self._vocabulary.encoder)
+        self._masks = TokenMasks(tokenizer, self._vocabulary)
         self._memo = HashMemo(cache_dir() / ".hashes.json")
         self._items: dict[int, SourceItems] = {}
 
@@ -126,6 +133,12 @@ class Encoder:
         arrays = _arrays_of(encoded, self._options.sources[chunk.source])
         self.held[number] = arrays
         return _sizes_of(encoded, arrays)
+
+    def try_texts(self, texts: list[str]) -> tuple[tuple[Ids, Numbers], bool]:
+        """The ids of texts, and whether cutting them changes any."""
+        cutter = self._options.cutter
+        holds = cutter is None or check_cuts(cutter, self._engine, texts)
+        return self._engine.encode(texts), holds
 
     def encode_chunk(self, chunk: Chunk, key: str = "") -> EncodedChunk:
         """Read and encode one chunk."""
@@ -153,7 +166,9 @@ class Encoder:
             source = self._options.sources[number]
             # compiled only where needed: a broken template is no matter for texts
             template = None if isinstance(source, TextSource) else self._vocabulary.chat
-            items = self._items[number] = SourceItems(source, template, self._cutter)
+            items = self._items[number] = SourceItems(
+                source, template, self._options.cutter, self._engine.piece_bytes
+            )
         return items
 
 

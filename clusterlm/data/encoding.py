@@ -6,16 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from clusterlm.data.aside import remove_dead
+from clusterlm.data.cut_rules import cut_rule
 from clusterlm.data.documents import Problem, token_dtype
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.engine_choice import choose_engine
+from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
 from clusterlm.data.known import known_chunks
-from clusterlm.data.long_text import cut_rule
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.make_shards import ShardJob, make_shards
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading, shard_jobs, source_keys
@@ -23,7 +26,7 @@ from clusterlm.data.sample import sample_of
 from clusterlm.data.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.sources import place_of
 from clusterlm.data.summary import size_in_words
-from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.data.tokenizer import Vocabulary, load_vocabulary
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 
@@ -63,64 +66,120 @@ def encode_sources(
     if any(reading.is_conversation for reading in readings):
         # a template that does not compile is told here, and not by a worker
         _ = vocabulary.chat
-    dtype = np.dtype(token_dtype(vocabulary.size)).name
-    keys = source_keys(readings, tokenizer, dtype)
-    # texts of this tokenizer may be read in pieces
-    cuts_texts = cut_rule(tokenizer / "tokenizer.json") is not None
-    jobs = shard_jobs(readings, keys, cache / "shards", cuts_texts=cuts_texts)
+    run = _Encoding(data, readings, vocabulary, cache, workers, report, tell)
+    cutter = cut_rule(tokenizer / "tokenizer.json")
+    jobs = run.jobs(cutter)
+    if missing := _missing(jobs, task):
+        try:
+            run.encode(missing, cutter)
+        except CutsRefused:
+            tell("long texts are not cut: this tokenizer gives other tokens for the pieces")
+            jobs = run.jobs(None)
+            run.encode(_missing(jobs, task), None)
+    return [] if task is not None else [[_opened(job) for job in own] for own in jobs]
+
+
+def _missing(jobs: Sequence[Sequence[ShardJob]], task: Task | None) -> list[ShardJob]:
+    """The jobs that are not done, in reading order; of a task, those of its share."""
     flat = [job for own in jobs for job in own]
-    share = flat if task is None else _largest_first(flat)[task.number :: task.of]
-    chosen = set(map(id, share))
-    missing = [job for job in flat if id(job) in chosen and not is_whole(job.root)]
-    if missing:
-        _encode(data, readings, missing, keys, tokenizer, dtype, workers, report, tell)
     if task is not None:
-        return []
-    return [[_opened(job) for job in own] for own in jobs]
+        # dealt out like cards, large ones first: the shares are about as large
+        dealt = sorted(flat, key=lambda job: (-job.unit.num_bytes, job.root.name))
+        share = {job.root for job in dealt[task.number :: task.of]}
+        flat = [job for job in flat if job.root in share]
+    # the same content twice is one shard
+    return [job for job in {job.root: job for job in flat}.values() if not is_whole(job.root)]
 
 
-def _largest_first(jobs: Sequence[ShardJob]) -> list[ShardJob]:
-    # dealt out like cards, large ones first: the shares are about as large
-    return sorted(jobs, key=lambda job: (-job.unit.num_bytes, job.root.name))
+@dataclass
+class _Encoding:
+    """What the steps have in common."""
 
+    data: Data
+    readings: Sequence[Reading]
+    vocabulary: Vocabulary
+    cache: Path
+    workers: int
+    report: Report
+    tell: Tell
 
-def _encode(
-    data: Data,
-    readings: Sequence[Reading],
-    missing: Sequence[ShardJob],
-    keys: tuple[str, ...],
-    tokenizer: Path,
-    dtype: str,
-    workers: int,
-    report: Report,
-    tell: Tell,
-) -> None:
-    total = sum(job.unit.num_bytes for job in missing)
-    report(Progress("choosing an engine"))
-    sample = sample_of(readings, max_bytes=TRIAL_BYTES)
-    texts = [text for some in sample.texts() for text in some]
-    choice = choose_engine(data.engine, tokenizer / "tokenizer.json", texts, total_bytes=total)
-    for line in choice.lines:
-        tell(line)
-    options = EncodeOptions(
-        sources=tuple(reading.source for reading in readings),
-        keys=keys,
-        tokenizer=tokenizer,
-        engine=choice.name,
-        known=known_chunks(missing[0].root.parent, dtype),
-    )
-    counter = _Counter(readings, total, report, stops=data.on_bad_record == "stop")
-    make_shards(
-        missing,
-        options,
-        dtype,
-        workers=1 if total < SMALL_BYTES else workers,
-        on_chunk=counter.count,
-        on_bad=counter.refuse,
-    )
-    tell(counter.words())
-    # what killed writers left was used, or is for somebody else's shards
-    remove_dead(missing[0].root.parent, but_for=lambda root: not is_whole(root))
+    @property
+    def tokenizer(self) -> Path:
+        return self.vocabulary.folder
+
+    @property
+    def dtype(self) -> str:
+        return np.dtype(token_dtype(self.vocabulary.size)).name
+
+    @cached_property
+    def sample(self) -> list[str]:
+        """Texts to try engines and cuts on."""
+        sample = sample_of(self.readings, max_bytes=TRIAL_BYTES)
+        return [text for some in sample.texts() for text in some]
+
+    def keys(self, cutter: Cutter | None) -> tuple[str, ...]:
+        """Of each source."""
+        may_cut = cutter is not None
+        return source_keys(self.readings, self.tokenizer, self.dtype, may_cut=may_cut)
+
+    def jobs(self, cutter: Cutter | None) -> list[list[ShardJob]]:
+        """All shards."""
+        shards, keys = self.cache / "shards", self.keys(cutter)
+        return shard_jobs(self.readings, keys, shards, cuts_texts=cutter is not None)
+
+    def encode(self, missing: Sequence[ShardJob], cutter: Cutter | None) -> None:
+        """Make the missing shards, with the first engine that passes the gate."""
+        total = sum(job.unit.num_bytes for job in missing)
+        workers = 1 if total < SMALL_BYTES else self.workers
+        self.report(Progress("choosing an engine"))
+        path = self.tokenizer / "tokenizer.json"
+        choice = choose_engine(
+            self.data.engine, path, self.sample, total_bytes=total, workers=workers
+        )
+        for line in choice.lines:
+            self.tell(line)
+        gate = Gate(self.vocabulary.encoder, self.sample)
+        for name in choice.names:
+            try:
+                self._encode(missing, cutter, name, workers, gate)
+            except EngineRefused as refused:
+                if name == choice.names[-1]:
+                    raise DataError(f"data.engine: {name} {refused}; write auto") from refused
+                self.tell(f"{name} {refused}; it is not used")
+            else:
+                break
+        # what killed writers left was used, or is for somebody else's shards
+        remove_dead(self.cache / "shards", but_for=lambda root: not is_whole(root))
+
+    def _encode(
+        self,
+        missing: Sequence[ShardJob],
+        cutter: Cutter | None,
+        engine: str,
+        workers: int,
+        gate: Gate,
+    ) -> None:
+        options = EncodeOptions(
+            sources=tuple(reading.source for reading in self.readings),
+            keys=self.keys(cutter),
+            tokenizer=self.tokenizer,
+            engine=engine,
+            cutter=cutter,
+            known=known_chunks(self.cache / "shards", self.dtype),
+        )
+        total = sum(job.unit.num_bytes for job in missing)
+        stops = self.data.on_bad_record == "stop"
+        counter = _Counter(self.readings, total, self.report, stops=stops)
+        make_shards(
+            missing,
+            options,
+            self.dtype,
+            workers=workers,
+            gate=gate,
+            on_chunk=counter.count,
+            on_bad=counter.refuse,
+        )
+        self.tell(f"{counter.words()} ({engine})")
 
 
 class _Counter:

@@ -1,9 +1,9 @@
 """Which engine tokenizes: the fastest that is installed and gives the ids of `tokenizers`.
 
-Every candidate is tried on a sample of the user's texts and on difficult ones (`engine_trial.py`).
-Ids that differ anywhere rule it out, whatever its speed. Of the rest, the one that is through
-soonest wins, its loading counted. That takes some 2 s, so where `tokenizers` alone would not need
-much longer, there is no trial.
+On much text, every candidate is tried on a sample of it and on difficult texts
+(`engine_trial.py`). Ids that differ anywhere rule it out, whatever its speed; of the rest, the one
+that is through soonest wins, its loading counted. On less text the order is fixed. Either way the
+one that is taken has to pass the gate before anything is written.
 """
 
 from __future__ import annotations
@@ -14,25 +14,30 @@ from pathlib import Path
 
 import numpy as np
 
+from clusterlm.data.engine_gate import bounds, difference_in_words
 from clusterlm.data.engine_trial import Trial, Trials, run_trials
 from clusterlm.data.engines import FAST, TokenizersEngine, is_installed
 from clusterlm.errors import DataError
 
-SMALL_BYTES = 10_000_000
-"""Of text a worker: up to this, a trial takes about as long as it saves."""
+SMALL_BYTES = 6_000_000
+"""Of text a worker: up to this, loading a fast engine takes about as long as it saves."""
+TRIAL_PAYS_BYTES = 1_000_000_000
+"""Of text a worker: from here on, the better of two fast engines saves more than the two seconds of
+a trial. Below, the one that is mostly better is taken."""
 
 INSTALL = "pip install 'clusterlm[fast]'"
 
 _REFERENCE = TokenizersEngine.name
-_SHOWN_CHARS = 40
-_SHOWN_IDS = 6
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine to use, and what to tell about how it was found."""
+    """The engines to use, best first, and what to tell about how they were found.
 
-    name: str
+    The next one is used when one does not pass the gate (`engine_gate.py`).
+    """
+
+    names: tuple[str, ...]
     lines: tuple[str, ...] = ()
 
 
@@ -41,7 +46,7 @@ def choose_engine(
     tokenizer_json: Path,
     sample: Sequence[str],
     *,
-    total_bytes: int | None = None,
+    total_bytes: int,
     workers: int = 1,
 ) -> Choice:
     """Find the engine for `data.engine`.
@@ -54,18 +59,20 @@ def choose_engine(
         workers: how many processes share it.
 
     Raises:
-        DataError: the engine that is asked for is not installed, or gives other ids.
+        DataError: the engine that is asked for is not installed.
     """
-    if asked == _REFERENCE:
-        return Choice(asked)
     if asked != "auto":
-        return _named(asked, tokenizer_json, sample)
-    each = None if total_bytes is None else total_bytes / max(1, workers)
-    if each is not None and each <= SMALL_BYTES:
-        return Choice(_REFERENCE)
-    names = [name for name in FAST if is_installed(name)]
+        if not is_installed(asked):
+            raise DataError(f"data.engine: {asked} is not installed; {INSTALL}, or write auto")
+        return Choice((asked,))
+    each = total_bytes / max(1, workers)
+    names = tuple(name for name in FAST if is_installed(name))
+    if each <= SMALL_BYTES:
+        return Choice((_REFERENCE,))
     if not names:
-        return Choice(_REFERENCE, (f"tokenizing some 30 times as fast: {INSTALL}",))
+        return Choice((_REFERENCE,), (f"tokenizing some 30 times as fast: {INSTALL}",))
+    if each < TRIAL_PAYS_BYTES or len(names) == 1:
+        return Choice((*names, _REFERENCE))
     trials = run_trials(names, tokenizer_json, sample)
     reasons = {name: _why_not(trial, trials) for name, trial in trials.found.items()}
     dropped = [f"{name} {reason}; it is not used" for name, reason in reasons.items() if reason]
@@ -73,22 +80,10 @@ def choose_engine(
     return _fastest({_REFERENCE: trials.right, **able}, each, dropped)
 
 
-def _named(asked: str, tokenizer_json: Path, sample: Sequence[str]) -> Choice:
-    if not is_installed(asked):
-        raise DataError(f"data.engine: {asked} is not installed; {INSTALL}, or write auto")
-    trials = run_trials([asked], tokenizer_json, sample)
-    reason = _why_not(trials.found[asked], trials)
-    if reason:
-        raise DataError(f"data.engine: {asked} {reason}; write auto")
-    return Choice(asked)
-
-
-def _fastest(able: dict[str, Trial], each: float | None, lines: list[str]) -> Choice:
-    # unknown: so much that loading does not matter
-    size = 1e10 if each is None else each
-    name = min(able, key=lambda name: able[name].load_s + size / able[name].bytes_per_s)
+def _fastest(able: dict[str, Trial], each: float, lines: list[str]) -> Choice:
+    names = sorted(able, key=lambda name: able[name].load_s + each / able[name].bytes_per_s)
     speeds = ", ".join(f"{name} {trial.bytes_per_s / 1e6:.0f}" for name, trial in able.items())
-    return Choice(name, (*lines, f"tokenizing with {name} (MB/s a worker on a trial: {speeds})"))
+    return Choice(tuple(names), (*lines, f"engines on a trial, MB/s a worker: {speeds}"))
 
 
 def _why_not(trial: Trial, trials: Trials) -> str | None:
@@ -100,23 +95,8 @@ def _why_not(trial: Trial, trials: Trials) -> str | None:
         if np.array_equal(right_ids, ids) and np.array_equal(right_ends, ends):
             continue
         for number, text in enumerate(texts):
-            want = right_ids[slice(*_bounds(right_ends, number))]
-            have = ids[slice(*_bounds(ends, number))]
+            want = right_ids[slice(*bounds(right_ends, number))]
+            have = ids[slice(*bounds(ends, number))]
             if not np.array_equal(want, have):
-                return _difference(text, want.tolist(), have.tolist())
+                return difference_in_words(text, want.tolist(), have.tolist())
     return None
-
-
-def _bounds(ends: np.ndarray, number: int) -> tuple[int, int]:
-    return (int(ends[number - 1]) if number else 0), int(ends[number])
-
-
-def _difference(text: str, want: list[int], have: list[int]) -> str:
-    pairs = zip(want, have, strict=False)
-    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(want), len(have)))
-    shown = repr(text[:_SHOWN_CHARS]) + ("..." if len(text) > _SHOWN_CHARS else "")
-    part = slice(first, first + _SHOWN_IDS)
-    return (
-        f"gives other ids than {_REFERENCE} for {shown}:"
-        f" {have[part]} and not {want[part]}, from token {first}"
-    )

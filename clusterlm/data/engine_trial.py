@@ -95,7 +95,7 @@ def run_trials(names: Sequence[str], tokenizer_json: Path, sample: Sequence[str]
             reference = TokenizersEngine(tokenizer_json)
             load_s = time.process_time() - started
             # every second text: both halves hold the same mix
-            texts = ([*_odd_texts(reference)], [*sample[::2]], [*sample[1::2]])
+            texts = ([*odd_texts(reference)], [*sample[::2]], [*sample[1::2]])
             texts_file.write_bytes(pickle.dumps(texts))
             for connection, _ in candidates.values():
                 with suppress(OSError):  # it has given up
@@ -116,7 +116,8 @@ def _try(engine: Engine, texts: Sequence[list[str]], load_s: float) -> Trial:
     return Trial(tuple(encoded), load_s, speed)
 
 
-def _odd_texts(reference: TokenizersEngine) -> Iterator[str]:
+def odd_texts(reference: TokenizersEngine) -> Iterator[str]:
+    """Texts that are made to be difficult for this tokenizer."""
     yield from _ODD_TEXTS
     added = sorted(
         token.content for token in reference.tokenizer.get_added_tokens_decoder().values()

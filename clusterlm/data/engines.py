@@ -14,7 +14,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +35,14 @@ _BATCH_CHARS = 1 << 18
 
 
 class Engine(Protocol):
-    """A loaded tokenizer that encodes many texts at once."""
+    """A loaded tokenizer that encodes many texts at once.
+
+    Attributes:
+        piece_bytes: texts up to this size are better not cut.
+    """
 
     name: str
+    piece_bytes: int
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Numbers]:
         """The ids of all texts, one text behind the other, and the end of each text in them.
@@ -64,11 +69,25 @@ class TokenizersEngine:
     """Hugging Face `tokenizers`: the reference for the ids of all others."""
 
     name = "tokenizers"
+    # one that merges a whole text at once takes two to four times as long for 1 MB of it
+    piece_bytes = 1 << 14
 
     def __init__(self, tokenizer_json: Path) -> None:
         import tokenizers
 
-        self.tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_json))
+        self._use(tokenizers.Tokenizer.from_file(str(tokenizer_json)))
+
+    @classmethod
+    def around(cls, tokenizer: Any) -> TokenizersEngine:
+        """An engine of a tokenizer that is loaded already."""
+        engine = cls.__new__(cls)
+        engine._use(tokenizer)
+        return engine
+
+    def _use(self, tokenizer: Any) -> None:
+        import tokenizers
+
+        self.tokenizer = tokenizer
         # a saved tokenizer may cut or fill up what it encodes; 1.0 does so only when asked
         if hasattr(self.tokenizer, "no_truncation"):
             self.tokenizer.no_truncation()
@@ -94,6 +113,7 @@ class GigatokenEngine:
     """
 
     name = "gigatoken"
+    piece_bytes = 1 << 20
 
     def __init__(self, tokenizer_json: Path) -> None:
         self._path = tokenizer_json
@@ -129,6 +149,7 @@ class FastokensEngine:
     """`fastokens`; its memory is bounded."""
 
     name = "fastokens"
+    piece_bytes = 1 << 20
 
     def __init__(self, tokenizer_json: Path) -> None:
         import fastokens

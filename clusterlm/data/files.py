@@ -18,7 +18,7 @@ from typing import Literal
 
 from clusterlm.data.saved import downloaded_names, refused_choice, saved_names
 from clusterlm.errors import DataError
-from clusterlm.spec.data import Source
+from clusterlm.spec.sources import Source
 
 Packing = Literal["gz", "zst"]
 Format = Literal["text", "lines", "rows", "parquet", "arrow"]
@@ -165,7 +165,7 @@ def _walk(base: Path, pattern: str, exclude: list[str]) -> Iterator[str]:
             names = [name for name in names if name.endswith(".arrow")]
         for name in names:
             path = prefix + name
-            is_visible = with_hidden or not name.startswith(".")
+            is_visible = (with_hidden or not name.startswith(".")) and name != "dataset_dict.json"
             if is_visible and wanted.fullmatch(path) and not _is_excluded(path, unwanted):
                 yield path
 

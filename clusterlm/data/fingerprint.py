@@ -18,6 +18,7 @@ import xxhash
 
 from clusterlm.data.files import SourceFile, list_files
 from clusterlm.data.hashes import HashMemo
+from clusterlm.data.own_converter import converter_digest
 from clusterlm.data.templates import template_text
 from clusterlm.errors import DataError
 from clusterlm.paths import cache_dir
@@ -107,16 +108,17 @@ def differences(asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
     ]
 
 
-def source_options(source: Source, memo: HashMemo) -> Parts:
+def source_options(source: Source) -> Parts:
     """What makes tokens of a source's content: its options, and the code of an own converter."""
     options = source.model_dump(mode="json", exclude=PLACE_FIELDS | CHOICE_FIELDS)
     if isinstance(source, CustomSource):
-        options["converter"] = _converter_part(source, memo)
+        function = source.converter.rpartition(":")[2]
+        options["converter"] = f"{function} {converter_digest(source.converter)}"
     return options
 
 
 def _source_parts(place: str, source: Source, memo: HashMemo) -> Parts:
-    options = source_options(source, memo)
+    options = source_options(source)
     choices = source.model_dump(mode="json", include=CHOICE_FIELDS)
     # which files is settled by `files`; how they were named is not what they contain
     if source.hub is not None:
@@ -125,16 +127,6 @@ def _source_parts(place: str, source: Source, memo: HashMemo) -> Parts:
         content = _content_of(list_files(source), memo)
     named = {f"{place}.{key}": value for key, value in (options | choices).items()}
     return {f"{place}.files": content} | named
-
-
-def _converter_part(source: CustomSource, memo: HashMemo) -> str:
-    file, _, function = source.converter.rpartition(":")
-    if not file:
-        return source.converter
-    path = Path(file)
-    if not path.is_file():
-        raise DataError(f"converter {source.converter}: there is no file {path}")
-    return f"{memo.hash_of(path)}:{function}"
 
 
 def _content_of(files: Iterable[SourceFile], memo: HashMemo) -> str:

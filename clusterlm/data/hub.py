@@ -15,7 +15,7 @@ from clusterlm.data.files import SourceFile, list_files
 from clusterlm.data.saved import choose_split
 from clusterlm.data.slices import parse_split
 from clusterlm.errors import DataError
-from clusterlm.spec.data import Source
+from clusterlm.spec.sources import Source
 
 MAX_REASON_CHARS = 300
 

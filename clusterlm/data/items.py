@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import orjson
 
+from clusterlm.data import chunks
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.chunks import Chunk, Cutter, Record
+from clusterlm.data.chunks import Chunk, Record
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
-from clusterlm.data.long_text import PIECE_BYTES
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.sources import read_records
 from clusterlm.data.targets import Target, Targets
 from clusterlm.spec.sources import ConversationSource, Source
+
+NO_DIGEST = b"\0" * 16
+"""Of a piece without words: it adds nothing to what stands for its document."""
 
 
 @dataclass
@@ -49,12 +54,19 @@ class Item:
 class SourceItems:
     """Turns the records of one source into items."""
 
-    def __init__(self, source: Source, template: ChatTemplate | None, cutter: Cutter | None):
+    def __init__(
+        self,
+        source: Source,
+        template: ChatTemplate | None,
+        cutter: Cutter | None,
+        piece_bytes: int,
+    ) -> None:
         """Template: for conversations; cutter: where long texts may be cut, if they may."""
         self._convert = converter_of(source)
         self._has_domain = source.domain is not None
         self._source = source
         self._cutter = cutter
+        self._piece_bytes = piece_bytes
         self._template = template
         self._targets = Targets(source) if isinstance(source, ConversationSource) else None
 
@@ -79,7 +91,7 @@ class SourceItems:
             out.leave_out(Problem(record.file, record.offset, *why, number, num_items))
             if chunk.is_piece:
                 flags = BROKEN | (CONTINUES if chunk.start else 0)
-                yield Item([""], b"\0" * 16, record.file, record.offset, number, flags=flags)
+                yield Item([""], NO_DIGEST, record.file, record.offset, number, flags=flags)
 
     def _items(self, chunk: Chunk, record: Record, number: int, out: EncodedChunk) -> list[Item]:
         if chunk.is_piece:
@@ -120,11 +132,23 @@ class SourceItems:
     def _text(self, text: str, record: Record, number: int) -> Item:
         raw = text.encode()
         file, offset = record.file, record.offset
-        if self._cutter is None or len(raw) <= PIECE_BYTES:
-            return Item([text], digest_of(raw), file, offset, number)
-        pieces = list(self._cutter.cut_text(raw))
-        digest = digest_of_pieces([digest_of(piece) for piece in pieces])
-        return Item([piece.decode() for piece in pieces], digest, file, offset, number)
+        texts = self._cut(text, raw)
+        return Item(texts, self._digest(raw), file, offset, number)
+
+    def _cut(self, text: str, raw: bytes, *, is_start: bool = True) -> list[str]:
+        if self._cutter is None or len(raw) <= self._piece_bytes:
+            return [text]
+        pieces = self._cutter.cut_text(raw, is_start=is_start, piece_bytes=self._piece_bytes)
+        return [piece.decode() for piece in pieces]
+
+    def _digest(self, raw: bytes) -> bytes:
+        """What stands for a document; the same for a row and for a file that comes in pieces."""
+        if self._cutter is None or len(raw) <= chunks.CHUNK_BYTES:
+            return digest_of(raw)
+        grid = range(chunks.CHUNK_BYTES, len(raw), chunks.CHUNK_BYTES)
+        bounds = [0, *(self._cutter.next_cut(raw, place) for place in grid), len(raw)]
+        pieces = [raw[a:b] for a, b in pairwise(bounds) if a < b]
+        return digest_of_pieces([digest_of(piece) for piece in pieces])
 
     def _piece(self, chunk: Chunk, record: Record) -> list[Item]:
         """A piece of a long file; the rows of its pieces are joined when documents are chosen."""
@@ -132,7 +156,10 @@ class SourceItems:
         is_first = chunk.start == 0
         if not text and not is_first and not chunk.is_last:
             return []
-        item = self._text(text, record, 0)
+        raw = text.encode()
+        digest = digest_of(raw) if raw else NO_DIGEST
+        texts = self._cut(text, raw, is_start=is_first)
+        item = Item(texts, digest, record.file, record.offset, 0)
         item.flags = 0 if is_first else CONTINUES
         item.has_prefix, item.has_end = is_first, chunk.is_last
         return [item]

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from clusterlm.data.files import SourceFile
 
 MAX_OPEN = 4
-"""More than one: a worker may be sent to and fro between files."""
+"""More than one: a worker may be sent back and forth between files."""
 
 T = TypeVar("T")
 

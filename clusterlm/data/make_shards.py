@@ -16,17 +16,30 @@ from pathlib import Path
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
+from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
+from clusterlm.data.files import SourceFile
 from clusterlm.data.shard_writer import ShardWriter
 from clusterlm.data.shards import ChunkRow
-from clusterlm.data.files import SourceFile
 from clusterlm.data.units import Unit
-from clusterlm.data.workers import Answer, Encode, Flush, Write, crew_of, raise_failure
+from clusterlm.data.workers import (
+    Answer,
+    Encode,
+    Flush,
+    Try,
+    WorkerKilled,
+    Write,
+    crew_of,
+    raise_failure,
+)
 from clusterlm.errors import DataError
 
 AHEAD = 2
 """Chunks that a worker has before it, so that it never waits."""
 UNSETTLED = 4
 """Chunks a worker that may be out, not settled or not written."""
+
+GATE_TIMEOUT_S = 120.0
+"""How long an engine may take to load and to encode the texts of the gate; mostly 2 s."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,7 @@ def make_shards(
     dtype: str,
     *,
     workers: int,
+    gate: Gate,
     on_chunk: OnChunk,
     on_bad: OnBad,
 ) -> None:
@@ -85,14 +99,17 @@ def make_shards(
         options: for the workers.
         dtype: of the tokens.
         workers: processes.
+        gate: what the engine must pass before anything is written.
         on_chunk: called for every chunk that is wanted, in reading order.
         on_bad: called for every malformed record, in reading order; may raise to end the run.
 
     Raises:
+        EngineRefused: the engine gives other ids than it must, crashes or hangs.
+        CutsRefused: cutting long texts changes their ids.
         DataError: something cannot be read, or a worker was killed.
         OSError: something cannot be written.
     """
-    run = _Run(jobs, options, dtype, workers, on_chunk, on_bad)
+    run = _Run(jobs, options, dtype, workers, gate, on_chunk, on_bad)
     try:
         run.work()
     finally:
@@ -164,9 +181,11 @@ class _Run:
         options: EncodeOptions,
         dtype: str,
         workers: int,
+        gate: Gate,
         on_chunk: OnChunk,
         on_bad: OnBad,
     ) -> None:
+        self._gate: Gate | None = gate
         self._crew = crew_of(options, workers)
         self._dtype = dtype
         self._on_chunk, self._on_bad = on_chunk, on_bad
@@ -183,13 +202,34 @@ class _Run:
             making.writer.leave()
 
     def work(self) -> None:
+        assert self._gate is not None
+        self._crew.send(0, Try(0, self._gate.texts))
         while True:
             self._fill()
-            if not self._out and not self._flushing:
+            if self._gate is not None:
+                # the workers load meanwhile
+                self._gate.prepare()
+            elif not self._out and not self._flushing:
                 return
+            worker, answer = self._answer()
+            self._take(worker, answer)
+
+    def _answer(self) -> tuple[int, Answer]:
+        if self._gate is None:
             worker, answer = self._crew.answer()
             raise_failure(answer)
-            self._take(worker, answer)
+            return worker, answer
+        try:
+            worker, answer = self._crew.answer(GATE_TIMEOUT_S)
+        except TimeoutError:
+            raise EngineRefused(f"gave no answer in {GATE_TIMEOUT_S:.0f} s") from None
+        except WorkerKilled:
+            raise EngineRefused("crashed") from None
+        if answer.order is Try and answer.error:
+            reason = answer.error.strip().splitlines()[-1][:160]
+            raise EngineRefused(f"cannot use this tokenizer ({reason})")
+        raise_failure(answer)
+        return worker, answer
 
     def _issue(self, jobs: Sequence[ShardJob]) -> Iterator[tuple[_Making, int, Chunk]]:
         for job in jobs:
@@ -219,6 +259,9 @@ class _Run:
             self._num_issued += 1
 
     def _take(self, worker: int, answer: Answer) -> None:
+        if answer.order is Try:
+            self._pass_gate(answer)
+            return
         if answer.order is Flush:
             self._finish(self._flushing.pop(answer.number))
             return
@@ -233,8 +276,20 @@ class _Run:
             out.making.writer.note(replace(out.row, hash=answer.hash))
         self._finish_done()
 
+    def _pass_gate(self, answer: Answer) -> None:
+        assert self._gate is not None
+        assert answer.encoded is not None
+        if difference := self._gate.difference(answer.encoded):
+            raise EngineRefused(difference)
+        if not answer.cuts_hold:
+            raise CutsRefused
+        self._gate = None
+        self._settle()
+
     def _settle(self) -> None:
-        """Decide on the chunks that are next in reading order."""
+        """Decide on the chunks that are next in reading order; none before the gate is passed."""
+        if self._gate is not None:
+            return
         while (out := self._out.get(self._num_settled)) is not None and out.sizes is not None:
             sizes, making = out.sizes, out.making
             place = None
@@ -256,7 +311,8 @@ class _Run:
             # under its key it would be found for a content that it does not hold
             making.writer.discard()
             raise DataError(
-                f"{job.unit.files[0].path} (or one beside it) changed while it was read; start again"
+                f"{job.unit.files[0].path} (or one beside it) changed while it was read;"
+                " start again"
             )
         making.writer.finish()
 

@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from clusterlm.data.dedup import repeated_rows
+from clusterlm.data.dedup import begins_of, distinct, repeated_rows
 from clusterlm.data.documents import Mask, Numbers
 from clusterlm.data.order import Keys, mix
 from clusterlm.data.signatures import Signatures
@@ -41,6 +42,7 @@ MAX_KEPT = 64
 """Kept documents of one bucket that others are compared with."""
 BATCH = 1 << 13
 
+Similarities = npt.NDArray[np.float64]
 ShinglesOf = Callable[[int], Keys]
 """The shingles of the document in a row, ascending and each once."""
 
@@ -76,7 +78,7 @@ def near_duplicates(
     spec: NearDuplicates,
     *,
     rows: Numbers | None = None,
-    shingles_of: ShinglesOf | None = None,
+    count_shingles: Callable[[Numbers], Similarities] | None = None,
 ) -> Near:
     """Drop the documents that are near one kept before them.
 
@@ -85,11 +87,12 @@ def near_duplicates(
         spec: threshold and permutations.
         rows: which rows to look at, each once, those first that are preferred; default: all, in
             their order. The others are neither dropped nor compared with.
-        shingles_of: where the signatures leave doubt; None lets their estimate decide.
+        count_shingles: the true similarities of pairs of rows, for those that the signatures leave
+            in doubt (see `similarities_of`); None lets the signatures decide.
     """
     order = np.arange(len(signatures), dtype=np.int64) if rows is None else rows
     buckets, members = _buckets_of(signatures, order, spec)
-    compare = _Comparison(signatures, order, spec, shingles_of)
+    compare = _Comparison(signatures, order, spec, count_shingles)
     near_to = _keep_first(len(order), buckets, members, compare)
     dropped = np.flatnonzero(near_to >= 0)
     pairs = np.stack([order[dropped], order[near_to[dropped]]], axis=1)
@@ -97,6 +100,28 @@ def near_duplicates(
     keep[pairs[:, 0]] = False
     pairs = pairs[np.argsort(pairs[:, 0])]
     return Near(keep, pairs, compare.num_compared, compare.num_counted)
+
+
+def similarities_of(pairs: Numbers, shingles_of: ShinglesOf) -> Similarities:
+    """The true similarity (Jaccard) of each pair of rows, which any worker may count.
+
+    Args:
+        pairs: of shape (pairs, 2); those with the same first row one behind the other.
+        shingles_of: reads a document; the first row of several pairs is read once.
+    """
+    similarities = np.empty(len(pairs), dtype=np.float64)
+    last, left = -1, np.empty(0, dtype=np.uint64)
+    for place, (one, other) in enumerate(pairs.tolist()):
+        if one != last:
+            last, left = one, shingles_of(one)
+        similarities[place] = jaccard(left, shingles_of(other))
+    return similarities
+
+
+def jaccard(left: Keys, right: Keys) -> float:
+    """What two sets have in common, of all that they have; both ascending. 1 for two empty ones."""
+    total = int(begins_of(np.sort(np.concatenate([left, right]))).sum())
+    return (len(left) + len(right) - total) / total if total else 1.0
 
 
 def _buckets_of(
@@ -108,7 +133,7 @@ def _buckets_of(
     for band in range(bands):
         keys = _keys_of(signatures, order, slice(band * rows, (band + 1) * rows))
         shared = repeated_rows(keys)
-        begins = _begins(keys[shared])
+        begins = begins_of(keys[shared])
         buckets.append(np.cumsum(begins) - 1 + num_buckets)
         members.append(shared)
         num_buckets += int(begins.sum())
@@ -131,13 +156,13 @@ def _keep_first(count: int, buckets: Numbers, members: Numbers, compare: _Compar
     num_kept = np.zeros(int(buckets[-1]) + 1 if len(buckets) else 0, dtype=np.int64)
     is_behind = np.zeros(count, dtype=np.bool_)
     while len(members):
-        begins = _begins(buckets)
+        begins = begins_of(buckets)
         leaders = members[begins][np.cumsum(begins) - 1]
         # who is behind nobody in any of its buckets is kept: all before it were compared with it
         is_behind[members] = False
         is_behind[members[~begins]] = True
         ready = ~is_behind[leaders]
-        pairs = np.unique(leaders[ready & ~begins] * count + members[ready & ~begins])
+        pairs = distinct(leaders[ready & ~begins] * count + members[ready & ~begins])
         kept, others = pairs // count, pairs % count
         near = compare.are_near(kept, others)
         # the first that is kept: later ones are written before it
@@ -150,16 +175,9 @@ def _keep_first(count: int, buckets: Numbers, members: Numbers, compare: _Compar
 
 def _shared(buckets: Numbers, members: Numbers) -> tuple[Numbers, Numbers]:
     """Without those that are alone in their bucket."""
-    begins = _begins(buckets)
+    begins = begins_of(buckets)
     alone = begins & np.append(begins[1:], True)[: len(begins)]
     return buckets[~alone], members[~alone]
-
-
-def _begins(keys: Keys | Numbers) -> Mask:
-    """Where a run of equal keys begins."""
-    begins = np.ones(len(keys), dtype=np.bool_)
-    begins[1:] = keys[1:] != keys[:-1]
-    return begins
 
 
 def _batches(count: int) -> Iterator[slice]:
@@ -175,10 +193,10 @@ class _Comparison:
         signatures: Signatures,
         order: Numbers,
         spec: NearDuplicates,
-        shingles_of: ShinglesOf | None,
+        count_shingles: Callable[[Numbers], Similarities] | None,
     ) -> None:
         self._signatures, self._order = signatures, order
-        self._threshold, self._shingles_of = spec.threshold, shingles_of
+        self._threshold, self._count_shingles = spec.threshold, count_shingles
         spread = (spec.threshold * (1 - spec.threshold) / spec.permutations) ** 0.5
         self._doubt = SIGMAS * spread
         self.num_compared = self.num_counted = 0
@@ -186,32 +204,15 @@ class _Comparison:
     def are_near(self, kept: Numbers, others: Numbers) -> Mask:
         """Whether each pair is; `kept` ascending."""
         self.num_compared += len(kept)
-        share = np.empty(len(kept), dtype=np.float64)
+        pairs = np.stack([self._order[kept], self._order[others]], axis=1)
+        similarities = np.empty(len(kept), dtype=np.float64)
         for here in _batches(len(kept)):
-            left = self._signatures[self._order[kept[here]]]
-            right = self._signatures[self._order[others[here]]]
-            share[here] = (left == right).mean(axis=1)
-        if self._shingles_of is None:
-            return np.asarray(share >= self._threshold)
-        near: Mask = share > self._threshold + self._doubt
-        in_doubt = np.flatnonzero(np.abs(share - self._threshold) <= self._doubt)
-        near[in_doubt] = self._count(kept[in_doubt], others[in_doubt])
+            left, right = self._signatures[pairs[here, 0]], self._signatures[pairs[here, 1]]
+            similarities[here] = (left == right).mean(axis=1)
+        if self._count_shingles is not None:
+            # where it is further off, the estimate is on the right side of the threshold
+            in_doubt = np.abs(similarities - self._threshold) <= self._doubt
+            self.num_counted += int(in_doubt.sum())
+            similarities[in_doubt] = self._count_shingles(pairs[in_doubt])
+        near: Mask = similarities >= self._threshold
         return near
-
-    def _count(self, kept: Numbers, others: Numbers) -> list[bool]:
-        assert self._shingles_of is not None
-        self.num_counted += len(kept)
-        found, last, left = [], -1, np.empty(0, dtype=np.uint64)
-        for one, other in zip(kept.tolist(), others.tolist(), strict=True):
-            if one != last:
-                last, left = one, self._shingles_of(int(self._order[one]))
-            right = self._shingles_of(int(self._order[other]))
-            found.append(jaccard(left, right) >= self._threshold)
-        return found
-
-
-def jaccard(left: Keys, right: Keys) -> float:
-    """What two sets have in common, of all that they have; both ascending. 1 for two empty ones."""
-    common = len(np.intersect1d(left, right, assume_unique=True))
-    total = len(left) + len(right) - common
-    return common / total if total else 1.0

@@ -9,14 +9,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from clusterlm.data.files import SourceFile
 from clusterlm.errors import DataError
 
 BLOCK_BYTES = 1 << 20
 
-_ZSTD_BLOCK_BYTES = 1 << 16
-"""Fed at once: the library gives back all that a block unpacks to, however much."""
+_PACKED_BYTES = 1 << 16
+"""Fed at once: zstandard gives back all that it unpacks to, however much."""
 
 _TEST = {"gz": "gzip -t", "zst": "zstd -t"}
 
@@ -52,7 +53,7 @@ class Unpacked:
     def _gunzip(self) -> Iterator[bytes]:
         unpacker = None
         try:
-            for block in self._blocks(BLOCK_BYTES):
+            for block in self._blocks(_PACKED_BYTES):
                 while block:
                     if unpacker is None or unpacker.eof:
                         # tapes and some tools fill up with zeros behind a member
@@ -76,7 +77,7 @@ class Unpacked:
         context = zstandard.ZstdDecompressor(max_window_size=1 << 31)
         unpacker = None
         try:
-            for block in self._blocks(_ZSTD_BLOCK_BYTES):
+            for block in self._blocks(_PACKED_BYTES):
                 while block:
                     if unpacker is None or unpacker.eof:
                         unpacker = context.decompressobj()
@@ -94,7 +95,7 @@ class Unpacked:
         )
 
 
-def _zstandard(path: Path):  # type: ignore[no-untyped-def]
+def _zstandard(path: Path) -> Any:
     try:
         # imported here: most files are not packed, and a login node need not have it
         import zstandard

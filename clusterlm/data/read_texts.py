@@ -9,9 +9,9 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 
-from clusterlm.data.chunks import UTF8_BOM, Chunk, Cutter, Record
+from clusterlm.data.chunks import UTF8_BOM, Chunk, Record
 from clusterlm.data.files import SourceFile
-from clusterlm.data.long_text import SEAM_BYTES
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.packed import Unpacked
 from clusterlm.errors import DataError
 
@@ -35,8 +35,7 @@ def read_piece(chunk: Chunk, cutter: Cutter) -> Record:
     with mapped as data:
         start = cutter.next_cut(data, chunk.start) if chunk.start else 0
         end = len(data) if chunk.is_last else cutter.next_cut(data, chunk.end)
-        before = data[max(0, start - SEAM_BYTES) : start].decode(errors="ignore")
-        return _decoded(chunk.first_file, data[start:end], start)._replace(before=before)
+        return _decoded(chunk.first_file, data[start:end], start)
 
 
 def _bytes_of(file: SourceFile) -> bytes:

@@ -84,7 +84,9 @@ def reading_order(data: Data) -> list[Reading]:
     return sorted(readings, key=lambda reading: not reading.is_held_back)
 
 
-def source_keys(readings: Sequence[Reading], tokenizer: Path, dtype: str) -> tuple[str, ...]:
+def source_keys(
+    readings: Sequence[Reading], tokenizer: Path, dtype: str, *, may_cut: bool
+) -> tuple[str, ...]:
     """Of each source: what makes tokens of its content, as a hash."""
     memo = HashMemo(cache_dir() / ".hashes.json")
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -98,8 +100,9 @@ def source_keys(readings: Sequence[Reading], tokenizer: Path, dtype: str) -> tup
                 "format": FORMAT,
                 "encoding": ENCODING,
                 "dtype": dtype,
+                "may_cut": may_cut,
                 "tokenizer": all_of_it if reading.is_conversation else words,
-                "options": source_options(reading.source, memo),
+                "options": source_options(reading.source),
             }
         )
         for reading in readings

@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clusterlm.data.chunks import Buffer, Chunk
+from clusterlm.data.chunks import Chunk
 from clusterlm.data.convert import BadRecord, Dropped, converter_of
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import read_records
 from clusterlm.data.units import units_of
@@ -22,6 +23,9 @@ SLICE_BYTES = 256_000
 """Taken of each chunk when not everything is."""
 _OPEN_CHUNKS = 6
 """Chunks taken of a file whose length is not known."""
+
+# where texts may be looked at in pieces; a sample need not know about tokens
+_CUTTER = Cutter(spaces=True, newlines=True, commas=True)
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,9 @@ def sample_of(readings: Sequence[Reading], *, max_bytes: int = SAMPLE_BYTES) -> 
     return Sample(readings, chosen, size, taken, of_bytes)
 
 
-class _AnyCutter:
-    """Cuts between any two characters: a sample need not know about tokens."""
-
-    def next_cut(self, buffer: Buffer, offset: int) -> int:
-        # bytes 10xxxxxx go on with a character
-        while offset < len(buffer) and buffer[offset : offset + 1][0] & 0xC0 == 0x80:
-            offset += 1
-        return offset
-
-
 def _texts_of(chunk: Chunk, reading: Reading) -> Iterator[str]:
     convert = converter_of(reading.source)
-    for record in read_records(chunk, _AnyCutter()):
+    for record in read_records(chunk, _CUTTER):
         if record.problem is not None:
             continue
         try:

@@ -19,7 +19,7 @@ from typing import Any
 
 from clusterlm.data.slices import parse_split
 from clusterlm.errors import DataError
-from clusterlm.spec.data import Source
+from clusterlm.spec.sources import Source
 
 DEFAULT_SPLIT = "train"
 
@@ -43,9 +43,9 @@ def saved_names(base: Path, source: Source) -> list[str] | None:
         raise DataError(f"{base / prefix}: a saved dataset without its state.json; copy it again")
     if files is None:
         return None
-    if splits is None:
+    if splits is None and split is not None:
         own = _json(base / prefix / "state.json", "_split")
-        choose_split(split, [own] if own else [split or ""], f"data source {source.path!r}")
+        choose_split(split, [own] if own else [], f"data source {source.path!r}")
     return [prefix + str(file["filename"]) for file in files]
 
 

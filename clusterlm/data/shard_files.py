@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clusterlm.data.documents import Numbers, TokenArray
-from clusterlm.data.storage import ByteFiles, Bytes, open_files
+from clusterlm.data.storage import ByteFile, ByteFiles, Bytes, open_files
 
 # how many bits are set in each byte
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
@@ -56,8 +56,11 @@ class ShardFiles:
         if files is None:
             folder = self.shards[0].tokens.parent if self.shards else Path()
             files = open_files(folder)
-        self._files = files
+        self.files = files
         self._width = self.dtype.itemsize
+        self._opened: dict[int, ByteFile] = {}
+        # bits and codes
+        self._beside: dict[Path, ByteFile] = {}
 
     @property
     def num_tokens(self) -> int:
@@ -70,8 +73,10 @@ class ShardFiles:
     def read(self, address: int, count: int) -> Bytes:
         """Tokens of one document, as bytes."""
         shard = bisect_right(self.bases, address) - 1
+        # called for each document of each batch: one lookup by a small number, one slice
+        file = self._opened.get(shard) or self._open(shard)
         first = (address - self.bases[shard]) * self._width
-        return self._files.read(self.shards[shard].tokens, first, count * self._width)
+        return file[first : first + count * self._width]
 
     def __getitem__(self, addresses: slice) -> TokenArray:
         begin, end, _ = addresses.indices(self.num_tokens)
@@ -85,19 +90,15 @@ class ShardFiles:
         """Announce tokens of one document that are going to be read."""
         shard = self.shard_of(address)
         first = (address - self.bases[shard]) * self._width
-        self._files.will_need(self.shards[shard].tokens, first, count * self._width)
+        self.files.will_need(self.shards[shard].tokens, first, count * self._width)
 
     def trained_bytes(self, shard: int, first: int, count: int) -> Bytes:
         """What holds the bits of tokens first .. first + count of a shard that has them."""
-        path = self.shards[shard].trained
-        assert path is not None
-        return self._files.read(path, first // 8, (first + count + 7) // 8 - first // 8)
+        return self._open_beside(self.shards[shard].trained)[first // 8 : (first + count + 7) // 8]
 
     def codes(self, shard: int, first: int, count: int) -> Bytes:
         """The codes of tokens first .. first + count of a shard that has them."""
-        path = self.shards[shard].codes
-        assert path is not None
-        return self._files.read(path, first, count)
+        return self._open_beside(self.shards[shard].codes)[first : first + count]
 
     def count_trained(self, starts: Numbers, lengths: Numbers) -> Numbers:
         """How many tokens of each stretch of a document are trained."""
@@ -112,6 +113,17 @@ class ShardFiles:
             before = _OnesBefore(np.frombuffer(bits, dtype=np.uint8))
             counts[here] = before.of(first + lengths[here]) - before.of(first)
         return counts
+
+    def _open(self, shard: int) -> ByteFile:
+        file = self._opened[shard] = self.files.open(self.shards[shard].tokens)
+        return file
+
+    def _open_beside(self, path: Path | None) -> ByteFile:
+        assert path is not None
+        file = self._beside.get(path)
+        if file is None:
+            file = self._beside[path] = self.files.open(path)
+        return file
 
     def _by_shard(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         while begin < end:

@@ -1,14 +1,14 @@
 """Which rows of a source are taken: `train[:1000]`, `[10%:20%]`, `[-500:]`.
 
 Rows are counted in the order of reading over all files of the source, before any filter: a record
-that is left out, or cannot be read, counts too, so that a slice means the same rows whatever else is
-asked of them. The rules are those of `datasets`: percent are rounded to the nearest row, what lies
-behind the end is the end.
+that is left out, or cannot be read, counts too, so that a slice means the same rows whatever else
+is asked of them. The rules are those of `datasets`: percent are rounded to the nearest row, what
+lies behind the end is the end.
 
-For the encoder: a source with a slice is one unit, read in order. `[:1000]` and `[5:10]` are settled
-as they come, and reading ends at `stop`. A slice that `needs_total` (percent, or counted from the
-end) takes two passes: `sources.count_records` over the chunks, which parses nothing, then
-`resolve(total)`.
+For the encoder: a source with a slice is one unit, read in order. `[:1000]` and `[5:10]` are
+settled as they come, and reading ends at `stop`. A slice that `needs_total` (percent, or counted
+from the end) takes two passes: the sum of `sources.count_records` over the chunks, in any order,
+then `resolve(total)`. A long text in pieces is one row, counted with its first piece.
 """
 
 from __future__ import annotations
@@ -74,4 +74,5 @@ def parse_split(text: str | None) -> tuple[str | None, RowSlice | None]:
         raise DataError(f"split {text!r}: percent lie between -100 and 100")
     # [:] is every row, as without it
     has_rows = ends != [None, None]
-    return name or None, RowSlice(*ends, is_percent=is_percent) if has_rows else None
+    rows = RowSlice(ends[0], ends[1], is_percent=is_percent)
+    return name or None, rows if has_rows else None

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from clusterlm.data.chunks import CHUNK_BYTES, Chunk, Cutter, Record
+from clusterlm.data.chunks import CHUNK_BYTES, Chunk, Record
 from clusterlm.data.files import Format, SourceFile
+from clusterlm.data.long_text import Cutter
 from clusterlm.data.packed import Unpacked
-from clusterlm.data.read_lines import lines_of, owned_bytes, read_lines
+from clusterlm.data.read_lines import lines_of, read_lines
 from clusterlm.data.read_tables import read_table
 from clusterlm.data.read_texts import read_piece, read_texts
 from clusterlm.data.stretches import bytes_taken, read_stretch
@@ -33,7 +34,6 @@ __all__ = [
     "bytes_taken",
     "count_records",
     "lines_of",
-    "owned_bytes",
     "place_of",
     "raw_record",
     "read_records",

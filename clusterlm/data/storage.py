@@ -28,10 +28,18 @@ NETWORK_TYPES = {
 Bytes = bytes | memoryview
 
 
-class ByteFiles(Protocol):
-    """Stretches of bytes out of files."""
+class ByteFile(Protocol):
+    """Stretches of bytes out of a file."""
 
-    def read(self, path: Path, start: int, count: int) -> Bytes: ...
+    def __getitem__(self, stretch: slice) -> Bytes: ...
+
+
+class ByteFiles(Protocol):
+    """Opens files to be read in stretches."""
+
+    can_announce: bool
+
+    def open(self, path: Path) -> ByteFile: ...
 
     def will_need(self, path: Path, start: int, count: int) -> None:
         """Announce a stretch that is going to be read."""
@@ -46,30 +54,40 @@ def open_files(folder: Path, environ: Mapping[str, str] | None = None) -> ByteFi
 
 
 class MappedFiles:
-    """Each file is mapped when it is first read, and stays so."""
+    """Files that are mapped whole."""
 
-    def __init__(self) -> None:
-        self._maps: dict[Path, memoryview] = {}
+    # most of what is mapped is in memory, and a call for each stretch would cost more
+    can_announce = False
 
-    def read(self, path: Path, start: int, count: int) -> Bytes:
-        view = self._maps.get(path)
-        if view is None:
-            view = self._maps[path] = _map(path)
-        return view[start : start + count]
+    def open(self, path: Path) -> ByteFile:
+        with path.open("rb") as handle:
+            if not os.fstat(handle.fileno()).st_size:
+                # an empty file cannot be mapped
+                return memoryview(b"")
+            return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
 
     def will_need(self, path: Path, start: int, count: int) -> None:
-        """Nothing: most of it is in memory, and a call for each stretch would cost more."""
+        pass
 
 
 class AskedFiles:
-    """Each stretch is one pread. The file used longest ago is closed when too many are open."""
+    """Files of which each stretch is one pread.
+
+    When too many are open, the one used longest ago is closed.
+    """
+
+    can_announce = True
 
     def __init__(self) -> None:
         self._handles: OrderedDict[Path, int] = OrderedDict()
         # the other half is for everything else in the process
         self._most = max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
-    def read(self, path: Path, start: int, count: int) -> Bytes:
+    def open(self, path: Path) -> ByteFile:
+        return _AskedFile(self, path)
+
+    def read(self, path: Path, start: int, count: int) -> bytes:
+        """`count` bytes from `start` on, fewer at the end of the file."""
         handle = self._handle(path)
         data = os.pread(handle, count, start)
         # a signal or a limit of the filesystem may cut a long read short
@@ -95,6 +113,14 @@ class AskedFiles:
     def __del__(self) -> None:
         for handle in self._handles.values():
             os.close(handle)
+
+
+class _AskedFile:
+    def __init__(self, files: AskedFiles, path: Path) -> None:
+        self._files, self._path = files, path
+
+    def __getitem__(self, stretch: slice) -> Bytes:
+        return self._files.read(self._path, stretch.start, stretch.stop - stretch.start)
 
 
 WAYS: dict[str, type[MappedFiles] | type[AskedFiles]] = {"mmap": MappedFiles, "pread": AskedFiles}
@@ -127,11 +153,3 @@ def mount_type(mounts: str, path: Path) -> str:
         if path.is_relative_to(point) and len(point) >= len(best):
             best, kind = point, back.split(" ")[0]
     return kind
-
-
-def _map(path: Path) -> memoryview:
-    with path.open("rb") as handle:
-        if not os.fstat(handle.fileno()).st_size:
-            # an empty file cannot be mapped
-            return memoryview(b"")
-        return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))

@@ -156,7 +156,7 @@ def _joined(rows: _Rows) -> _Rows:
     ends = np.append(first[1:], len(continues))
     for document in np.flatnonzero(ends - first > 1):
         pieces = rows.digest[first[document] : ends[document]]
-        whole = digest_of_pieces([piece.tobytes() for piece in pieces])
+        whole = digest_of_pieces([piece.tobytes() for piece in pieces if piece.any()])
         digest[document] = np.frombuffer(whole, dtype="<u8")
     return replace(joined, length=length, flags=flags, digest=digest)
 

@@ -2,7 +2,7 @@
 
 A worker keeps its place in such a file and only moves forward: asked for stretch 3 after stretch 0,
 it passes over 1 and 2; asked for an earlier one, it begins again. Any worker finds the same rows in
-the same stretch. So one packed file is read no faster than one core unpacks it (gzip some 300 MB/s
+the same stretch. So one packed file is read no faster than one core unpacks it (gzip some 250 MB/s
 of rows, zstd three times that), whatever the number of workers; many files are.
 """
 

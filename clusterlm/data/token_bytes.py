@@ -1,9 +1,9 @@
-"""What the tokens of a vocabulary are as bytes: where each begins in a text, which end a line.
+r"""What the tokens of a vocabulary are as bytes: where each begins in a text, which end a line.
 
 A byte-level tokenizer (GPT-2, Llama-3, Qwen) loses nothing: its tokens, one behind the other, are
 the text. So the places of the tokens follow from their lengths, and no engine has to give offsets:
 
-    text     "Hi there\\n"       ids     [Hi, Ġthere, Ċ]
+    text     "Hi there\n"       ids     [Hi, Ġthere, Ċ]
     lengths  [2, 6, 1]           starts  [0, 2, 8]
 
 A vocabulary of the SentencePiece kind (`▁there`, `<0x0A>`) may add or merge spaces; of it only the

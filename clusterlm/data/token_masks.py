@@ -9,22 +9,28 @@ it, or is of another kind) is encoded again by the Hugging Face library, with of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from clusterlm.data.documents import Codes, Ids, Numbers
 from clusterlm.data.targets import Target
 from clusterlm.data.token_bytes import ByteOffsets
+from clusterlm.data.tokenizer import Vocabulary
 
 
 class TokenMasks:
     """Finds trained tokens, for a batch of texts at once."""
 
-    def __init__(self, offsets: ByteOffsets | None, encoder: Any) -> None:
-        """Offsets: byte lengths of the tokens, where they are known; encoder: for the rest."""
-        self._offsets = offsets
-        self._encoder = encoder
+    def __init__(self, tokenizer: Path, vocabulary: Vocabulary) -> None:
+        """Tokenizer: its file; both are looked into only once there is a conversation."""
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _offsets(self) -> ByteOffsets | None:
+        return ByteOffsets.of(self._tokenizer)
 
     def codes(
         self, texts: Sequence[str], targets: Sequence[list[Target]], ids: Ids, ends: Numbers
@@ -57,7 +63,7 @@ class TokenMasks:
         return _codes_of(starts, targets, bases)
 
     def _slow_starts(self, text: str, ids: Ids) -> Numbers:
-        row = self._encoder.encode(text, add_special_tokens=False)
+        row = self._vocabulary.encoder.encode(text, add_special_tokens=False)
         assert len(row.ids) == len(ids), "the engine and the library disagree"
         starts = np.array([start for start, _ in row.offsets], dtype=np.int64)
         if text.isascii():

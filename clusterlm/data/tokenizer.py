@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,17 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from clusterlm.data.chat import CHATML, CHATML_TOKENS, ChatTemplate
-from clusterlm.data.templates import template_text
-from clusterlm.data.documents import Mask
+from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
+from clusterlm.data.templates import CHATML, CHATML_TOKENS, template_text
 from clusterlm.errors import DataError
-from clusterlm.node.files import read_json
+from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 
+FACTS = "facts.json"
 _TEMPLATE = "chat_template.jinja"
 _CONFIG = "tokenizer_config.json"
 _ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -51,7 +51,7 @@ class Vocabulary:
         template: source of its chat template, if it has one.
     """
 
-    encoder: tokenizers.Tokenizer
+    folder: Path
     size: int
     eos_id: int
     pad_id: int
@@ -59,6 +59,11 @@ class Vocabulary:
     specials: dict[str, str]
     special_ids: frozenset[int]
     template: str | None
+
+    @cached_property
+    def encoder(self) -> tokenizers.Tokenizer:
+        """The tokenizer itself; it takes half a second, so only who needs it loads it."""
+        return _encoder_in(self.folder)
 
     @cached_property
     def is_special(self) -> Mask:
@@ -78,7 +83,8 @@ class Vocabulary:
         if with_chat:
             turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
             text, spans = self.chat.render_with_spans(turns)
-            answer = text[spans[-1][0] : spans[-1][1]] if spans else ""
+            # what ends the span of an answer ends the answer
+            answer = next((text[start:end] for start, end, i in spans if i == 1), "")
             last = self.encoder.encode(answer, add_special_tokens=False).ids[-1:]
             ids.update(i for i in last if i in self.special_ids)
         return sorted(ids)
@@ -97,7 +103,7 @@ def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
             shutil.copyfile(origin / name, folder / name)
     if not (folder / _CONFIG).is_file():
         _write_config(folder, {"eos_token": _usual_end(folder)})
-    write_template(spec, folder, with_chat=with_chat)
+    _write_template(spec, folder, with_chat=with_chat)
 
 
 def train_tokenizer(
@@ -113,30 +119,44 @@ def train_tokenizer(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_config(folder, {"eos_token": END_OF_TEXT, "pad_token": PAD})
-    write_template(spec, folder, with_chat=with_chat)
+    _write_template(spec, folder, with_chat=with_chat)
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
-    """The tokenizer in `folder`, ready to encode.
+    """The tokenizer in `folder`: what was noted of it, else what it says itself.
 
     Raises:
         DataError: it is broken, or has no end-of-text token.
     """
-    try:
-        encoder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise DataError(f"{folder / 'tokenizer.json'}: no readable tokenizer ({error})") from error
-    # a saved tokenizer may cut or fill up what it encodes; blocks are made here
-    encoder.no_truncation()
-    encoder.no_padding()
+    noted = read_json(folder / FACTS)
+    if noted is None:
+        return read_vocabulary(folder)
+    prefix, special_ids = tuple(noted.pop("prefix")), frozenset(noted.pop("special_ids"))
+    return Vocabulary(folder=folder, prefix=prefix, special_ids=special_ids, **noted)
+
+
+def note_vocabulary(vocabulary: Vocabulary) -> None:
+    """Write what is known of a tokenizer beside it, so that nobody need load it for that."""
+    noted = {f.name: getattr(vocabulary, f.name) for f in fields(vocabulary) if f.name != "folder"}
+    noted["special_ids"] = sorted(vocabulary.special_ids)
+    write_json(vocabulary.folder / FACTS, noted, mode=0o644)
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """What the tokenizer in `folder` says of itself.
+
+    Raises:
+        DataError: it is broken, or has no end-of-text token.
+    """
+    encoder = _encoder_in(folder)
     specials = _special_texts(folder)
     eos_id = _id_of(encoder, specials.get("eos_token"))
     if eos_id is None:
         raise DataError(f"{folder}: no end-of-text token; set eos_token in {_CONFIG}")
     pad_id = _id_of(encoder, specials.get("pad_token"))
     added = encoder.get_added_tokens_decoder()
-    return Vocabulary(
-        encoder=encoder,
+    vocabulary = Vocabulary(
+        folder=folder,
         size=max(encoder.get_vocab(with_added_tokens=True).values()) + 1,
         eos_id=eos_id,
         pad_id=eos_id if pad_id is None else pad_id,
@@ -145,6 +165,20 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         special_ids=frozenset({eos_id, *(i for i, token in added.items() if token.special)}),
         template=_template_of(folder),
     )
+    # it is loaded already
+    vocabulary.__dict__["encoder"] = encoder
+    return vocabulary
+
+
+def _encoder_in(folder: Path) -> tokenizers.Tokenizer:
+    try:
+        encoder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise DataError(f"{folder / 'tokenizer.json'}: no readable tokenizer ({error})") from error
+    # a saved tokenizer may cut or fill up what it encodes; blocks are made here
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
 
 
 def _trainer(spec: TrainTokenizer, specials: list[str]) -> trainers.BpeTrainer:
@@ -201,7 +235,7 @@ def _write_config(folder: Path, specials: dict[str, str | None]) -> None:
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
+def _write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
     template = _template_of(folder)
     if spec.chat_template is not None:
         template = template_text(spec)

@@ -22,7 +22,13 @@ from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
 from clusterlm.data.sample import Sample, sample_of
 from clusterlm.data.summary import size_in_words
-from clusterlm.data.tokenizer import fetch_tokenizer, train_tokenizer
+from clusterlm.data.tokenizer import (
+    FACTS,
+    fetch_tokenizer,
+    note_vocabulary,
+    read_vocabulary,
+    train_tokenizer,
+)
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Data, Tokenizer
 
@@ -65,6 +71,7 @@ def prepare_tokenizer(
         try:
             sample = sample_of(_trained_on(readings)) if learns else None
             about = _make(spec, aside.folder, sample, report, with_chat=with_chat)
+            note_vocabulary(read_vocabulary(aside.folder))
             write_json(aside.folder / DONE, about, mode=0o644)
             aside.publish(is_done)
         except BaseException:
@@ -77,7 +84,7 @@ def copy_tokenizer(origin: Path, folder: Path) -> None:
     """Lay a prepared tokenizer into a folder of its own."""
     folder.mkdir()
     for path in sorted(origin.iterdir()):
-        if path.name != DONE:
+        if path.name not in (DONE, FACTS):
             shutil.copyfile(path, folder / path.name)
 
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import xxhash
 
-from clusterlm.data import chunks, long_text
+from clusterlm.data import chunks
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.files import SourceFile
-from clusterlm.data.hashes import HashMemo
+from clusterlm.data.hashes import HashMemo, hash_file, hash_range
 from clusterlm.data.slices import parse_split
 from clusterlm.errors import DataError
-from clusterlm.spec.data import Source
+from clusterlm.spec.sources import Source
 
 UNIT_BYTES = 1 << 30
 """Bytes of the sources' files in one unit; more only where a file cannot be parted."""
@@ -108,7 +108,7 @@ class Unit:
                 if part.start <= start and (start < part.end or not part.end):
                     yield Chunk(*place, start, end, index, num_bytes=num_bytes)
         elif part.is_pieces or file.format == "lines":
-            step = long_text.PIECE_BYTES if part.is_pieces else chunks.CHUNK_BYTES
+            step = chunks.CHUNK_BYTES
             for start in range(part.start, part.end, step):
                 end = min(start + step, part.end)
                 yield Chunk(
@@ -125,14 +125,15 @@ class Unit:
     def _keys_of(self, part: Part, memo: HashMemo) -> Iterator[str]:
         begin = part.first_file - self.first_file
         for file in self.files[begin : begin + part.num_files]:
-            how = "pieces" if part.is_pieces else file.format
+            how: str = "pieces" if part.is_pieces else file.format
             if file.format == "rows" or file.packing:
                 how = f"{how} {file.suffix if file.format != 'text' else ''}.{file.packing}"
             if how != "lines":
                 yield f"{how} {part.start}-{part.end} {memo.hash_of(file.path)}"
             else:
                 content = memo.hash_of_range(file.path, part.start, part.end)
-                yield f"{how} {part.start}-{part.end} {content} {_edges(file, part)}"
+                edges = _edges(file, part.start, part.end)
+                yield f"{how} {part.start}-{part.end} {content} {edges}"
 
 
 def units_of(
@@ -159,6 +160,20 @@ def units_of(
     return [_unit_of(source, files, parts) for parts in units]
 
 
+def chunk_key(chunk: Chunk) -> str | None:
+    """What the records of a chunk depend on: its own bytes, read for it.
+
+    None where they cannot be told from the rest of the file: tables, packed files, pieces of texts.
+    """
+    if chunk.is_piece or chunk.is_open or chunk.format not in ("lines", "text"):
+        return None
+    if chunk.format == "text":
+        return f"text {' '.join(hash_file(file.path) for file in chunk.files)}"
+    file = chunk.files[0]
+    content = hash_range(file.path, chunk.start, chunk.end)
+    return f"lines {chunk.start}-{chunk.end} {content} {_edges(file, chunk.start, chunk.end)}"
+
+
 def counts_records(source: Source) -> bool:
     """Whether only some records are taken, so that they must be counted in order."""
     return source.max_documents is not None or parse_split(source.split)[1] is not None
@@ -169,7 +184,7 @@ def _parts_of(files: Sequence[SourceFile], *, cuts_texts: bool) -> Iterator[Part
     weight = 0
     for i, file in enumerate(files):
         size = file.num_bytes * (PACKED_RATIO if file.packing else 1)
-        is_small = file.format == "text" and size <= long_text.PIECE_BYTES
+        is_small = file.format == "text" and size <= chunks.CHUNK_BYTES
         if group and not (is_small and weight + size <= chunks.CHUNK_BYTES):
             yield _group_of(files, group)
             group, weight = [], 0
@@ -224,13 +239,13 @@ def _unit_of(source: int, files: Sequence[SourceFile], parts: list[Part]) -> Uni
     return Unit(source, first, tuple(files[first:last]), tuple(parts))
 
 
-def _edges(file: SourceFile, part: Part) -> str:
-    """What besides the bytes of the range settles which lines begin in it, and how they end."""
+def _edges(file: SourceFile, start: int, end: int) -> str:
+    """What besides the bytes of a range settles which lines begin in it, and how they end."""
     try:
         with file.path.open("rb") as handle:
-            handle.seek(max(0, part.start - 1))
-            begins_line = not part.start or handle.read(1) == b"\n"
-            handle.seek(part.end - 1)
+            handle.seek(max(0, start - 1))
+            begins_line = not start or handle.read(1) == b"\n"
+            handle.seek(end - 1)
             last_line = handle.readline()
     except OSError as error:
         raise DataError(f"{file.path}: cannot be read ({error.strerror})") from error

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from clusterlm.data.chunks import Chunk
+from clusterlm.data.documents import Ids, Numbers
 from clusterlm.data.encode import EncodedSizes, EncodeOptions, Encoder
 from clusterlm.data.shard_writer import Place, flush_files, write_chunk
 from clusterlm.errors import ClusterLMError, DataError
@@ -50,7 +51,15 @@ class Flush:
     files: tuple[Path, ...]
 
 
-Order = Encode | Write | Flush
+@dataclass(frozen=True)
+class Try:
+    """Order: encode these texts and give the ids; and cut them, to see whether that changes any."""
+
+    number: int
+    texts: list[str]
+
+
+Order = Encode | Write | Flush | Try
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Answer:
     Attributes:
         sizes: of an encoded chunk.
         hash: of a written chunk.
+        encoded: ids and ends of texts that were tried.
+        cuts_hold: cutting them changed no id.
         error: why it failed, if it did: an error of ours with its words, else a traceback.
         errno: of an OSError, so that a full disk is told as such.
     """
@@ -68,9 +79,15 @@ class Answer:
     number: int
     sizes: EncodedSizes | None = None
     hash: str = ""
+    encoded: tuple[Ids, Numbers] | None = None
+    cuts_hold: bool = True
     error: str = ""
     is_ours: bool = False
     errno: int | None = None
+
+
+class WorkerKilled(DataError):
+    """A worker process is gone."""
 
 
 class Crew(Protocol):
@@ -81,14 +98,15 @@ class Crew(Protocol):
 
     def send(self, worker: int, order: Order) -> None: ...
 
-    def answer(self) -> tuple[int, Answer]: ...
+    def answer(self, timeout_s: float | None = None) -> tuple[int, Answer]: ...
 
     def close(self) -> None: ...
 
 
 def crew_of(options: EncodeOptions, workers: int) -> Crew:
-    """`workers` processes; one alone works in this process."""
-    return _Processes(options, workers) if workers > 1 else _Here(options)
+    """`workers` processes; one alone works in this process, unless native code may crash it."""
+    is_safe = options.engine == "tokenizers"
+    return _Here(options) if workers == 1 and is_safe else _Processes(options, workers)
 
 
 def raise_failure(answer: Answer) -> None:
@@ -119,7 +137,8 @@ class _Hands:
             return Answer(type(order), order.number, error=text, errno=error.errno)
         except MemoryError:
             return Answer(type(order), order.number, error="out of memory", is_ours=True)
-        except Exception:
+        # a panic of native code is no Exception
+        except BaseException:
             return Answer(type(order), order.number, error=traceback.format_exc())
 
     def _carry_out(self, order: Order) -> Answer:
@@ -128,6 +147,9 @@ class _Hands:
         if isinstance(order, Encode):
             sizes = self._encoder.encode(order.number, order.chunk)
             return Answer(Encode, order.number, sizes=sizes)
+        if isinstance(order, Try):
+            encoded, cuts_hold = self._encoder.try_texts(order.texts)
+            return Answer(Try, order.number, encoded=encoded, cuts_hold=cuts_hold)
         if isinstance(order, Flush):
             flush_files(order.files)
             return Answer(Flush, order.number)
@@ -150,7 +172,7 @@ class _Here:
     def send(self, worker: int, order: Order) -> None:
         self._answers.append(self._hands.carry_out(order))
 
-    def answer(self) -> tuple[int, Answer]:
+    def answer(self, timeout_s: float | None = None) -> tuple[int, Answer]:
         return 0, self._answers.popleft()
 
     def close(self) -> None:
@@ -184,15 +206,18 @@ class _Processes:
         try:
             self._pipes[worker].send(order)
         except OSError as error:
-            raise DataError(_killed()) from error
+            raise WorkerKilled(_killed()) from error
 
-    def answer(self) -> tuple[int, Answer]:
-        ready = wait(self._pipes)[0]
+    def answer(self, timeout_s: float | None = None) -> tuple[int, Answer]:
+        found = wait(self._pipes, timeout_s)
+        if not found:
+            raise TimeoutError
+        ready = found[0]
         worker = next(i for i, pipe in enumerate(self._pipes) if pipe is ready)
         try:
             return worker, self._pipes[worker].recv()
         except (EOFError, OSError) as error:
-            raise DataError(_killed()) from error
+            raise WorkerKilled(_killed()) from error
 
     def close(self) -> None:
         for pipe in self._pipes:

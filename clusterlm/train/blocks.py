@@ -1,6 +1,7 @@
 """The prepared blocks as torch sees them, and their order.
 
-Blocks lie in memory-mapped files and have one length, so a batch is a copy and nothing is padded.
+Blocks have one length, so a batch is a few copies out of files (`data/blocks.py`) and nothing is
+padded here.
 The order is ours, not accelerate's: which block comes at which step is a function of seed and epoch
 alone, whatever the version, so the data position after a resume is exact.
 """
@@ -10,12 +11,14 @@ alone, whatever the version, so the data position after a resume is exact.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from clusterlm.data.cache import Blocks, Sample
+from clusterlm.data.blocks import Blocks, Sample
 
 Batch = dict[str, torch.Tensor]
 
@@ -27,13 +30,50 @@ class BlockOrder(Sampler[int]):
         self.epoch = 0
         self._num_blocks = num_blocks
         self._seed = seed
+        self._made: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return self._num_blocks
 
     def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self._seed, self.epoch])
-        yield from generator.permutation(self._num_blocks).tolist()
+        yield from self.permutation().tolist()
+
+    def permutation(self) -> npt.NDArray[np.int64]:
+        """The order of this epoch."""
+        if self._made is None or self._made[0] != self.epoch:
+            generator = np.random.default_rng([self._seed, self.epoch])
+            self._made = self.epoch, generator.permutation(self._num_blocks)
+        return self._made[1]
+
+
+class ReadAhead:
+    """Announces the blocks of this rank's next batch, for files on a network.
+
+    A rank gets every n-th batch of the order, n being the number of ranks; how far its batches lie
+    apart is seen from two of them.
+    """
+
+    def __init__(self, blocks: Blocks, order: BlockOrder) -> None:
+        self._blocks, self._order = blocks, order
+        self._place: int | None = None
+
+    def behind(self, indices: Sequence[int]) -> list[int]:
+        """The blocks of the batch that will follow on `indices`; none where that is unknown."""
+        order, count = self._order.permutation(), len(indices)
+        found = np.flatnonzero(order == indices[0])
+        before, self._place = self._place, int(found[0]) if len(found) else None
+        # an evaluation has another order
+        if self._place is None or order[self._place : self._place + count].tolist() != [*indices]:
+            self._place = None
+        if before is None or self._place is None or self._place <= before:
+            return []
+        following = 2 * self._place - before
+        batch: list[int] = order[following : following + count].tolist()
+        return batch
+
+    def announce_behind(self, indices: Sequence[int]) -> None:
+        """Announce them."""
+        self._blocks.will_need(self.behind(indices))
 
 
 class BlockDataset(Dataset[Sample]):
@@ -42,6 +82,12 @@ class BlockDataset(Dataset[Sample]):
     def __init__(self, blocks: Blocks, seed: int) -> None:
         self.order = BlockOrder(len(blocks), seed)
         self._blocks = blocks
+        self._ahead = ReadAhead(blocks, self.order)
+
+    @property
+    def has_weights(self) -> bool:
+        """Batches tell what each label counts."""
+        return self._blocks.has_weights
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -51,7 +97,10 @@ class BlockDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """Called by torch's loader with the indices of one micro batch; arrays of shape (B, T)."""
-        return self._blocks.batch(indices)
+        batch = self._blocks.batch(indices)
+        if self._blocks.reads_ahead:
+            self._ahead.announce_behind(indices)
+        return batch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers through accelerate's loader before an epoch is read."""
@@ -59,8 +108,19 @@ class BlockDataset(Dataset[Sample]):
 
 
 def collate_blocks(batch_BT: Sample) -> Batch:
-    """The arrays of a micro batch as int64 tensors, each of shape (B, T)."""
-    return {name: torch.from_numpy(array).long() for name, array in batch_BT.items()}
+    """The arrays of a micro batch as tensors, each of shape (B, T); see `data/blocks.py`.
+
+    Ids travel as int32; `widen_ids` makes them int64 on the device.
+    """
+    return {name: torch.from_numpy(array) for name, array in batch_BT.items()}
+
+
+def widen_ids(batch_BT: dict[str, Any]) -> dict[str, Any]:
+    """The batch with its ids as int64: a loss and some models (gather) take nothing else."""
+    return {
+        name: value.long() if getattr(value, "dtype", None) == torch.int32 else value
+        for name, value in batch_BT.items()
+    }
 
 
 def count_tokens(step: int, *, num_blocks: int, blocks_per_step: int, block_size: int) -> int:

@@ -1,7 +1,16 @@
-"""transformers' Trainer with two things changed: the order of the blocks, and what a save is."""
+"""transformers' Trainer with some things changed.
+
+the order of the blocks    is ours
+a save                     goes through a CheckpointStore
+the loss                   where sources have role weights, a mean weighted by them
+no cache of keys           with one, attention would cross documents
+"""
+
+# B = blocks, T = tokens of a block, V = vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +20,8 @@ import transformers.trainer_utils
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from clusterlm.data.blocks import IGNORE_INDEX
+from clusterlm.train.blocks import widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
 
 
@@ -18,8 +29,66 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
     """Trains on a `BlockDataset` and saves through a `CheckpointStore`."""
 
     def __init__(self, *, store: CheckpointStore, **trainer: Any) -> None:
+        config = getattr(trainer.get("model"), "config", None)
+        keeps_keys = getattr(config, "use_cache", None)
         super().__init__(**trainer)
         self.store = store
+        self.weighs_labels = bool(getattr(self.train_dataset, "has_weights", False))
+        if self.weighs_labels:
+            # whether the loss is divided by all labels of a step is decided here, not by the model
+            self.model_accepts_loss_kwargs = True
+        self._keeps_keys = keeps_keys
+        self._keep_keys(False)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a micro batch; of a weighted one, its part of the step's weighted mean."""
+        if "loss_weights" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        labels_BT, weights_BT = inputs.pop("labels"), inputs.pop("loss_weights")
+        outputs = model(**inputs)
+        loss = weighted_loss(outputs["logits"], labels_BT, weights_BT, num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # what is divided by the labels of all ranks is averaged over the ranks once more
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, samples: Sequence[dict[str, Any]], *device: Any) -> Any:
+        """What the losses of the micro batches of a step are to be divided by together."""
+        if not samples or "loss_weights" not in samples[0]:
+            return super()._get_num_items_in_batch(samples, *device)
+        weights = [label_weights(batch["labels"], batch["loss_weights"]).sum() for batch in samples]
+        total = torch.stack(weights).sum().to(self.args.device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared = widen_ids(super()._prepare_inputs(inputs))
+        if "loss_weights" in inputs:
+            # DeepSpeed has them in the type of the model now, which is too coarse for a sum
+            prepared["loss_weights"] = inputs["loss_weights"].to(self.args.device)
+        return prepared
+
+    # transformers tells documents apart by their positions only where no keys are kept for later;
+    # 4.57 keeps them unless told otherwise, and so may who uses the trained model
+    def _keep_keys(self, keep: bool | None) -> None:
+        config = getattr(self.model, "config", None)
+        if config is not None and self._keeps_keys is not None:
+            config.use_cache = keep
+
+    def _save(self, *where: Any, **named: Any) -> None:
+        self._keep_keys(self._keeps_keys)
+        try:
+            super()._save(*where, **named)
+        finally:
+            self._keep_keys(False)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         order: Sampler[int] = self.train_dataset.order
@@ -29,6 +98,37 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, *model_and_trial: Any, **named: Any) -> None:
         with self.store.writing(self.state.global_step):
             super()._save_checkpoint(*model_and_trial, **named)
+
+
+def label_weights(labels_BT: torch.Tensor, weights_BT: torch.Tensor) -> torch.Tensor:
+    """What each label counts, 0 where it is ignored; the first of a block has no prediction."""
+    return torch.where(labels_BT == IGNORE_INDEX, 0.0, weights_BT)[:, 1:]
+
+
+def weighted_loss(
+    logits_BTV: torch.Tensor,
+    labels_BT: torch.Tensor,
+    weights_BT: torch.Tensor,
+    total: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """The weighted mean of the losses of all labels.
+
+    Args:
+        logits_BTV: of the model; those at a token predict the next.
+        labels_BT: not shifted.
+        weights_BT: what each label counts.
+        total: divide by this instead of the weight of these labels.
+    """
+    weights = label_weights(labels_BT, weights_BT).flatten()
+    losses = torch.nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).float(),
+        labels_BT[:, 1:].flatten(),
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
+    )
+    whole = weights.sum() if total is None else torch.as_tensor(total, device=weights.device)
+    # where nothing counts, nothing is learned
+    return (losses * weights).sum() / whole.clamp(min=1e-8)
 
 
 def trust_own_checkpoints() -> None:

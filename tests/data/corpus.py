@@ -83,11 +83,11 @@ def prepare(data: Data, *, workers: int = 1) -> Cache:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything below `root`, by its name."""
+    """Everything below `root`, by its name, but for the memory of hashes (it holds times)."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != ".hashes.json"
     }
 
 

@@ -85,7 +85,7 @@ def test_a_conversation_longer_than_a_block(tmp_path: Path, overlong: str) -> No
     path = write_rows(tmp_path / "c.jsonl", [{"messages": short}, {"messages": long}])
     data = data_of(chat_source(path), overlong=overlong, block_size=48)
     if overlong == "error":
-        with pytest.raises(DataError, match=r"c\.jsonl:2: a conversation of \d+ tokens, longer"):
+        with pytest.raises(DataError, match=r"c\.jsonl:2: a conversation of \d+ tokens is longer"):
             prepare(data)
         return
     split = prepare(data).manifest["splits"]["train"]

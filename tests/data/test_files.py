@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 
 from clusterlm.data.files import list_files, regex_of
 from clusterlm.errors import DataError
-from clusterlm.spec.data import ChatSource, TextSource
+from clusterlm.spec.sources import ChatSource, TextSource
 
 
 def _names(path: str, *exclude: str) -> list[str]:
@@ -101,3 +106,132 @@ def test_a_star_does_not_cross_a_folder() -> None:
     assert not regex_of("*.py").fullmatch("sub/a.py")
     assert regex_of("**/*.py").fullmatch("a.py")
     assert regex_of("a+b/[!x].py").fullmatch("a+b/y.py")
+
+
+def _source(path: Path, **options: Any) -> TextSource:
+    return TextSource(kind="text", path=str(path), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.JSONL", ("lines", None, False)),
+        ("a.jsonl.gz", ("lines", "gz", True)),
+        ("a.json.zst", ("lines", "zst", True)),
+        ("a.csv", ("rows", None, True)),
+        ("a.tsv.gz", ("rows", "gz", True)),
+        ("a.parquet", ("parquet", None, False)),
+        ("a.arrow", ("arrow", None, False)),
+        ("a.txt.gz", ("text", "gz", False)),
+        ("notes.v2.gz", ("text", "gz", False)),
+        ("README", ("text", None, False)),
+    ],
+)
+def test_the_end_of_the_name_tells_how_a_file_is_read(
+    tmp_path: Path, name: str, told: tuple[str, str | None, bool]
+) -> None:
+    (tmp_path / name).write_text("{}")
+    [file] = list_files(_source(tmp_path / name))
+    assert (file.format, file.packing, file.is_sequential) == told
+
+
+def test_a_json_file_that_holds_a_list_is_told_by_its_first_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(' \n[{"a": 1}]')
+    (tmp_path / "b.json").write_text('{"a": [1]}')
+    assert [file.format for file in list_files(_source(tmp_path))] == ["rows", "lines"]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    rows = datasets.Dataset.from_list([{"text": f"document {i}"} for i in range(30)])
+    splits = datasets.DatasetDict({"train": rows, "test": rows.select(range(5))})
+    splits.save_to_disk(str(tmp_path / "saved" / "two"), num_shards={"train": 12, "test": 1})
+    rows.save_to_disk(str(tmp_path / "saved" / "one"))
+    return tmp_path / "saved"
+
+
+def test_a_saved_dataset_is_read_in_its_own_order_and_by_split(saved: Path) -> None:
+    train = list_files(_source(saved / "two"))
+    state = json.loads((saved / "two/train/state.json").read_text())
+    assert [f.name for f in train] == [f"train/{d['filename']}" for d in state["_data_files"]]
+    assert len(train) == 12
+    test = list_files(_source(saved / "two", split="test[:3]"))
+    assert [file.name for file in test] == ["test/data-00000-of-00001.arrow"]
+    assert list_files(_source(saved, subset="two")) == [
+        file.__class__(file.path, f"two/{file.name}", file.num_bytes) for file in train
+    ]
+    assert len(list_files(_source(saved / "one"))) == 1
+
+
+def test_several_saved_datasets_below_a_folder_are_their_arrow_files(saved: Path) -> None:
+    names = [file.name for file in list_files(_source(saved))]
+    assert len(names) == 14
+    assert all(name.endswith(".arrow") for name in names)
+
+
+def test_a_split_that_is_not_saved_is_told_with_those_that_are(saved: Path) -> None:
+    with pytest.raises(DataError, match=r"no split 'dev'; there are: train, test"):
+        list_files(_source(saved / "two", split="dev"))
+    with pytest.raises(DataError, match=r"no split 'dev'; there are: none"):
+        list_files(_source(saved / "one", split="dev"))
+    (saved / "two/test/state.json").unlink()
+    with pytest.raises(DataError, match=r"without its state\.json; copy it again"):
+        list_files(_source(saved / "two", split="test"))
+    (saved / "two/dataset_dict.json").write_text('{"splits": ["a", "b"]}')
+    with pytest.raises(DataError, match="say which split; there are: a, b"):
+        list_files(_source(saved / "two"))
+
+
+@pytest.fixture
+def downloaded(tmp_path: Path) -> Path:
+    folder = tmp_path / "downloaded"
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    for name in (
+        *("README.md", "dataset_infos.json", "en/train-00000-of-00002.parquet"),
+        *("en/train-00001-of-00002.parquet", "en/test-00000-of-00001.parquet"),
+        "ru/train-00000-of-00001.parquet",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    return folder
+
+
+def test_a_downloaded_dataset_has_splits_and_subsets_by_name(downloaded: Path) -> None:
+    assert [file.name for file in list_files(_source(downloaded))] == [
+        "en/train-00000-of-00002.parquet",
+        "en/train-00001-of-00002.parquet",
+        "ru/train-00000-of-00001.parquet",
+    ]
+    [test] = list_files(_source(downloaded, subset="en", split="test[10%:]"))
+    assert test.name == "en/test-00000-of-00001.parquet"
+    with pytest.raises(DataError, match="no split 'dev'; there are: train, test"):
+        list_files(_source(downloaded, split="dev"))
+    with pytest.raises(DataError, match="no folder 'de' in it; there are: en, ru"):
+        list_files(_source(downloaded, subset="de"))
+    for path in (*(downloaded / "en").iterdir(), downloaded / "ru/train-00000-of-00001.parquet"):
+        path.rename(path.with_name(f"{path.parent.name}{path.name[-13:]}"))
+    assert len(list_files(_source(downloaded))) == len(list(downloaded.rglob("*.parquet")))
+
+
+def test_plain_files_have_rows_but_no_splits(tree: Path) -> None:
+    assert len(list_files(_source(tree / "*.txt", split="[:10]"))) == 3
+    for path in (tree, tree / "*.txt", tree / "a.txt"):
+        with pytest.raises(DataError, match=r"these files have no splits; write only the rows"):
+            list_files(_source(path, split="train[:10]"))
+        with pytest.raises(DataError, match=r"these files have no subsets"):
+            list_files(_source(path, subset="en"))
+
+
+def test_a_hub_dataset_has_no_files_yet() -> None:
+    assert list_files(TextSource(kind="text", hub="owner/name")) == []
+
+
+def test_listing_files_imports_nothing_heavy(saved: Path) -> None:
+    code = (
+        "import sys; from clusterlm.data.files import list_files;"
+        "from clusterlm.spec.sources import TextSource;"
+        f"list_files(TextSource(kind='text', path={str(saved / 'two')!r}));"
+        "print([m for m in ('numpy', 'pyarrow', 'datasets', 'zstandard') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -16,6 +16,7 @@ from clusterlm.data.near import (
     bands_of,
     jaccard,
     near_duplicates,
+    similarities_of,
 )
 from clusterlm.data.order import Keys
 from clusterlm.data.shingles import shingles_of
@@ -35,7 +36,11 @@ def sign(texts: list[Text], spec: NearDuplicates) -> tuple[Signatures, list[Keys
 
 def find(texts: list[Text], spec: NearDuplicates) -> Near:
     signatures, sets = sign(texts, spec)
-    return near_duplicates(signatures, spec, shingles_of=sets.__getitem__)
+    return near_duplicates(signatures, spec, count_shingles=counter(sets))
+
+
+def counter(sets: list[Keys]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pairs: similarities_of(pairs, sets.__getitem__)
 
 
 @pytest.mark.parametrize("permutations", [16, 64, 128, 256, 512])
@@ -98,7 +103,7 @@ def test_the_result_is_that_of_reading_one_document_after_the_other(
     signatures, sets = sign(texts, spec)
     order = chance.sample(range(len(texts)), chance.randint(1, len(texts)))
     found = near_duplicates(
-        signatures, spec, rows=np.array(order, dtype=np.int64), shingles_of=sets.__getitem__
+        signatures, spec, rows=np.array(order, dtype=np.int64), count_shingles=counter(sets)
     )
     expected = read_one_by_one(signatures, spec, order, sets)
     dropped = {row for row, _ in expected}
@@ -190,7 +195,7 @@ def test_nearly_all_planted_near_duplicates_are_found_and_nearly_nothing_else() 
     ]
     texts = originals + planted
     signatures, sets = sign(texts, spec)
-    found = near_duplicates(signatures, spec, shingles_of=sets.__getitem__)
+    found = near_duplicates(signatures, spec, count_shingles=counter(sets))
 
     similar = [jaccard(sets[row], sets[1500 + row]) for row in range(1000)]
     near = [1500 + row for row, value in enumerate(similar) if value >= spec.threshold]

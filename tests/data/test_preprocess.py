@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data import chunks, items, long_text
+from clusterlm.data import chunks
 from clusterlm.data.cache import IGNORE_INDEX, Cache
+from clusterlm.data.engines import TokenizersEngine
 from clusterlm.data.preprocess import preprocess
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
@@ -85,9 +86,7 @@ def test_the_same_seed_gives_the_same_blocks_and_another_one_others(tmp_path: Pa
         for folder in ("one", "two"):
             with cache_at(tmp_path / f"{folder}-{seed}"):
                 files = files_of(prepare(data_of(source, seed=seed)).root.parent)
-                files = {
-                    name: data for name, data in files.items() if name[-5:] in (".npy", "s.bin")
-                }
+                files = {Path(name).name: content for name, content in files.items()}
                 blocks.setdefault(seed, files)
                 assert files == blocks[seed]
     assert blocks[0]["tokens.bin"] == blocks[1]["tokens.bin"]
@@ -212,8 +211,8 @@ def test_a_long_text_in_pieces_has_the_ids_of_the_whole(
     (tmp_path / "book.txt").write_text(text)
     row = write_rows(tmp_path / "row.jsonl", [{"text": text}])
     whole = prepare(data_of(text_source(tmp_path / "book.txt")))
-    for module in (items, long_text):
-        monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(TokenizersEngine, "piece_bytes", 1000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1500)
     with cache_at(tmp_path / "pieces"):
         pieces = prepare(data_of(text_source(tmp_path / "book.txt"), text_source(row)))
     tokenizer = Tokenizer.from_file(str(pieces.tokenizer_dir / "tokenizer.json"))
@@ -230,8 +229,7 @@ def test_a_long_text_in_pieces_has_the_ids_of_the_whole(
 def test_a_long_text_in_pieces_that_was_seen_before_is_one_duplicate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (items, long_text):
-        monkeypatch.setattr(module, "PIECE_BYTES", 200)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 200)
     folder = tmp_path / "texts"
     folder.mkdir()
     text = " ".join(sentence(i) for i in range(20))
@@ -307,7 +305,8 @@ def test_the_manifest_says_what_it_was_made_of(tmp_path: Path) -> None:
     assert manifest["dtype"] == "uint16"
     assert manifest["fingerprint"] == cache.root.name
     assert manifest["parts"]["data.block_size"] == 32
-    assert manifest["num_tokens"] * 2 == manifest["files"]["tokens.bin"]["bytes"]
+    (shard,) = manifest["shards"]
+    assert manifest["counts"]["tokens"] * 2 == shard["files"]["tokens.bin"]
     assert set(manifest["files"]) == set(files_of(cache.root)) - {"manifest.json", "READY"}
 
 

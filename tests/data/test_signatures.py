@@ -77,6 +77,14 @@ def test_marks_before_and_behind_each_document_do_no_harm() -> None:
     assert (marked[0] == marked[1]).mean() == 0
 
 
+def test_starts_and_lengths_may_be_columns_of_the_documents() -> None:
+    tokens, starts, lengths = np.arange(9, dtype=np.uint16), [0, 3], [3, 6]
+    for kind in (np.uint32, np.int64, np.uint64):
+        columns = np.array(starts, dtype=kind), np.array(lengths, dtype=kind)
+        found = signatures_of(tokens, *columns, NearDuplicates())
+        assert (found == sign([[0, 1, 2], [3, 4, 5, 6, 7, 8]], NearDuplicates())).all()
+
+
 def test_signatures_are_the_same_for_ever() -> None:
     long, short = sign([list(range(3000)), [1, 2, 3]], NearDuplicates(permutations=16))
     assert long.tolist() == [
