@@ -141,6 +141,8 @@ def _staying(store: Store, users: Users, going: list[Item]) -> Iterator[str]:
 
 
 def _row(one: Prepared, store: Store, users: Users) -> tuple[str, ...]:
+    from clusterlm.data.short_path import short_path
+
     manifest = one.manifest
     splits = manifest.get("splits") or {}
     runs = [f"{run}*" if run in users.unfinished else run for run in users.of(one.fingerprint)]
@@ -153,7 +155,7 @@ def _row(one: Prepared, store: Store, users: Users) -> tuple[str, ...]:
         _number(tokens) if tokens is not None else "-",
         _number(blocks) if splits else "-",
         str(manifest.get("block_size") or "-"),
-        "damaged" if one.problem else _some([_last(path) for path in one.sources]),
+        "damaged" if one.problem else _some([short_path(path) for path in one.sources]),
         _some(runs),
     )
 
@@ -205,14 +207,6 @@ def _some(names: list[str]) -> str:
 
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return printable(", ".join([*names[:SHOWN], *more])) or "-"
-
-
-def _last(path: str) -> str:
-    """The end of a path, by which people know it."""
-    parts = path.rstrip("/").split("/")
-    # "corpus/**/*.txt" says more than "*.txt"
-    first = next((n for n, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
-    return "/".join(parts[max(0, first - 1) :])
 
 
 def _number(value: int) -> str:

@@ -110,7 +110,7 @@ def stats(
     with _with_libraries(), _progress() as show:
         from clusterlm.data.preprocess import usable_workers
         from clusterlm.data.stats import stats_of
-        from clusterlm.data.stats_page import lengths_in_words, stats_page
+        from clusterlm.data.stats_page import lengths_table, stats_page
         from clusterlm.data.summary import summary_of
 
         found = stats_of(target.root, spec, workers=usable_workers(8), report=show)
@@ -120,11 +120,7 @@ def stats(
     else:
         _forgive_locale()
         typer.echo(summary_of(found.manifest))
-        for source in found.sources:
-            if source.lengths is not None:
-                place = source.place.removeprefix("data.")
-                words = lengths_in_words(source.lengths, int(found.manifest["block_size"]))
-                typer.echo(f"{place}: {words}")
+        typer.echo("\n".join(["", *lengths_table(found)]))
     if page is not None:
         _write(page, stats_page(target.name, found), quiet=as_json)
 

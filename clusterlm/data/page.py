@@ -45,7 +45,8 @@ p { margin: .3rem 0; color: var(--soft); } pre, code { font-family: ui-monospace
 table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td.wide { white-space: normal; }
+th:first-child, td:first-child, .text { text-align: left; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .scroll { overflow-x: auto; }
 .bar { display: inline-block; height: .8em; background: var(--bar); vertical-align: baseline; }
 td.chart { width: 22rem; text-align: left; }
@@ -92,12 +93,19 @@ def paragraph(words: str) -> str:
     return f"<p>{text(words)}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column stands to the left."""
-    named = "".join(f"<th>{text(cell)}</th>" for cell in head)
-    filled = ("".join(f"<td>{text(cell)}</td>" for cell in row) for row in rows)
-    body = "".join(f"<tr>{row}</tr>\n" for row in filled)
-    return f'<div class="scroll"><table><tr>{named}</tr>\n{body}</table></div>'
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: Sequence[int] = (0,)
+) -> str:
+    """A table; the columns of `texts` stand to the left, and may be broken."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=text' if n in texts else ''}>{text(cell)}</{tag}>"
+            for n, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>\n" for row in rows)
+    return f'<div class="scroll"><table><tr>{cells(head, "th")}</tr>\n{body}</table></div>'
 
 
 def bars(head: Sequence[str], rows: Sequence[Bar]) -> str:

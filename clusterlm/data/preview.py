@@ -18,16 +18,15 @@ import numpy as np
 
 from clusterlm.data.batch import Batches
 from clusterlm.data.chunks import Chunk
+from clusterlm.data.cut_rules import cut_rule
 from clusterlm.data.documents import BAD, DOCUMENT, EncodedChunk, Problem, token_dtype
 from clusterlm.data.engines import open_engine
 from clusterlm.data.hub import resolve_files
 from clusterlm.data.items import Item, SourceItems
 from clusterlm.data.left_out import LeftOut
-from clusterlm.data.long_text import cut_rule
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import place_of
 from clusterlm.data.targets import weight_table
-from clusterlm.data.token_bytes import ByteOffsets
 from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.token_words import Token, TokenWords
 from clusterlm.data.tokenizer import load_vocabulary
@@ -112,7 +111,7 @@ class Previewer:
         self._vocabulary = load_vocabulary(tokenizer)
         self._engine = open_engine("tokenizers", json)
         self._cutter = cut_rule(json)
-        self._masks = TokenMasks(ByteOffsets.of(json), self._vocabulary.encoder)
+        self._masks = TokenMasks(json, self._vocabulary)
         self._words = TokenWords(json, self._vocabulary.is_special)
 
     def look(self, place: str, source: Source, count: int) -> SourcePreview:
@@ -127,7 +126,7 @@ class Previewer:
         if source.max_documents is not None:
             count = min(count, source.max_documents)
         template = None if isinstance(source, TextSource) else self._vocabulary.chat
-        items = SourceItems(source, template, self._cutter)
+        items = SourceItems(source, template, self._cutter, self._engine.piece_bytes)
         for chunk, ended in self._chunks(reading):
             before = found.num_records
             out = self._empty(chunk)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterlm.data.page import Bar, bars, heading, page, paragraph, table
 from clusterlm.data.stats import Lengths, SourceStats, Stats
-from clusterlm.data.summary import LOST, PLANNED, dropped_in_words, size_in_words
-from clusterlm.spec.wording import times
+from clusterlm.data.summary import LOST, PLANNED, aligned, dropped_in_words, size_in_words
 
 QUANTILES = ("shortest", "10 %", "median", "90 %", "99 %", "longest")
 
@@ -29,16 +28,18 @@ def _overview(stats: Stats) -> Iterator[str]:
     )
     yield heading("Sources")
     head = ("source", "path", "read", "documents", "kept", "tokens", "trained", "bytes/token")
-    yield table((*head, "left out"), [_row(stats, number) for number in range(len(stats.sources))])
+    rows = [_row(stats, number) for number in range(len(stats.sources))]
+    yield table((*head, "left out"), rows, texts=(0, 1, len(head)))
     dedup, dropped = about["dedup"], counts["dropped"]
     if dropped.get("duplicate"):
-        yield paragraph(f"duplicates: {dropped['duplicate']:,} documents seen before")
+        yield paragraph(f"exact duplicates: {dropped['duplicate']:,} dropped")
     if dedup["num_compared"]:
         yield paragraph(
-            f"near duplicates: {dedup['num_near']:,} of {dedup['num_compared']:,} pairs compared"
+            f"near duplicates: {dedup['num_near']:,} dropped; {dedup['num_compared']:,} pairs were"
+            " compared"
         )
     if dropped.get("contaminated"):
-        yield paragraph(f"{dropped['contaminated']:,} documents hold parts of the validation set")
+        yield paragraph(f"decontamination: {dropped['contaminated']:,} dropped")
 
 
 def _row(stats: Stats, number: int) -> Sequence[str]:
@@ -80,10 +81,10 @@ def _splits(stats: Stats) -> Iterator[str]:
     for name, split in stats.manifest["splits"].items():
         for key, number in split["lost"].items():
             if number:
-                yield paragraph(f"{name}: {times(number, 'token')} {LOST[key]}")
+                yield paragraph(f"{name}: {number:,} tokens {LOST[key]}")
         for key, number in split["dropped"].items():
             if number:
-                yield paragraph(f"{name}: {times(number, 'document')} {PLANNED[key]}")
+                yield paragraph(f"{name}: {number:,} documents {PLANNED[key]}")
         fill = stats.blocks[name].fill
         if split["padding"]:
             yield heading(f"How full the blocks of {name} are", 3)
@@ -125,6 +126,22 @@ def lengths_in_words(lengths: Lengths, block_size: int) -> str:
     if lengths.num_longer:
         words += f"; {lengths.num_longer:,} longer than a block of {block_size:,}"
     return words
+
+
+def lengths_table(stats: Stats) -> list[str]:
+    """The same of all sources, for a terminal."""
+    head = ("tokens in a document", *QUANTILES, "mean", "longer than a block")
+    rows = [
+        (
+            source.place.removeprefix("data."),
+            *(f"{number:,}" for number in source.lengths.quantiles),
+            f"{source.lengths.mean:,.0f}",
+            f"{source.lengths.num_longer:,}",
+        )
+        for source in stats.sources
+        if source.lengths is not None
+    ]
+    return aligned([head, *rows])
 
 
 def _domains(stats: Stats) -> Iterator[str]:
