@@ -19,11 +19,12 @@ SHOWN = 2
 """Sources, and runs, that a row names."""
 
 KINDS = {
-    "shard": "shards",
-    "tokenizer": "tokenizers",
-    "chosen": "found duplicates",
-    "leftover": "leftovers of killed writers",
+    "shard": "shard",
+    "tokenizer": "tokenizer",
+    "chosen": "list of duplicates",
+    "leftover": "leftover of a killed writer",
 }
+"""What lies beside prepared data, in words; for several see `_several`."""
 
 cache = typer.Typer(help="The data that was prepared.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -49,7 +50,7 @@ def ls(as_json: AsJson = False) -> None:
         typer.echo("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip())
     for one in store.prepared:
         if one.problem:
-            typer.echo(f"{one.short}: {one.problem}", err=True)
+            typer.echo(f"{one.short}: {one.problem.removeprefix(f'prepared data: {one.root} ')}")
     _print_rest(store, users)
 
 
@@ -70,8 +71,8 @@ def rm(
     from clusterlm.paths import CachePaths
 
     store, users = _look()
-    chosen = list({p: choose_prepared(store.prepared, p) for p in fingerprints}.values())
-    chosen = list(dict.fromkeys(chosen))
+    named = [choose_prepared(store.prepared, prefix) for prefix in fingerprints]
+    chosen = list({one.root: one for one in named}.values())
     if not force:
         refuse_used([one.fingerprint for one in chosen], users)
     for one in chosen:
@@ -80,8 +81,10 @@ def rm(
             remove_folder(one.root)
         typer.echo(f"removed {one.short} ({_size(one.own_bytes)})")
     store, users = _look()
-    if free := sum(item.num_bytes for item in _superfluous(store, users, young_too=True)):
-        typer.echo(f"{_size(free)} more belong to nothing: clusterlm cache gc")
+    for option, young_too in (("", False), (" --all", True)):
+        if free := sum(i.num_bytes for i in _superfluous(store, users, young_too=young_too)):
+            typer.echo(f"clusterlm cache gc{option} would free {_size(free)} more")
+            break
 
 
 @cache.command("gc")
@@ -93,7 +96,8 @@ def gc(
 ) -> None:
     """Remove what no prepared data refers to.
 
-    Shards, tokenizers, found duplicates, leftovers of killed writers. While a run prepares data, what it may rely on stays.
+    Shards, tokenizers, found duplicates, leftovers of killed writers. While a run prepares data,
+    what it may rely on stays.
     """
     from clusterlm.data.store import remove
 
@@ -101,10 +105,11 @@ def gc(
     going = _superfluous(store, users, young_too=everything)
     verb = "would remove" if dry_run else "removed"
     for item in going:
-        freed = item.num_bytes if dry_run else remove(item)
-        typer.echo(f"{verb} {item.kind} {item.path} ({_size(freed)})")
-    freed = _size(sum(item.num_bytes for item in going))
-    typer.echo(f"{verb} {len(going)} of {len(store.items)} ({freed})")
+        if not dry_run:
+            remove(item)
+        typer.echo(f"{verb} {KINDS[item.kind]} {item.path} ({_size(item.num_bytes)})")
+    size = _size(sum(item.num_bytes for item in going))
+    typer.echo(f"{verb} {len(going)}, {size} in all" if going else "nothing to remove")
     for line in _staying(store, users, going):
         typer.echo(line)
 
@@ -132,12 +137,12 @@ def _staying(store: Store, users: Users, going: list[Item]) -> Iterator[str]:
     size = _size(sum(item.num_bytes for item in staying))
     if users.preparing:
         run = next(iter(users.preparing.values()))
-        why = f"run {run} prepares data and may rely on it; run gc again when it has ended"
+        why = f"run {run} prepares data and may rely on them; try again when it has ended"
     elif store.living:
         why = "somebody is writing here right now"
     else:
-        why = "it is younger than an hour, and may be in the making: --all"
-    yield f"{len(staying)} more ({size}) that nothing refers to: {why}"
+        why = "younger than an hour, so perhaps in the making; --all removes them too"
+    yield f"{len(staying)} that no data refers to stay ({size}): {why}"
 
 
 def _row(one: Prepared, store: Store, users: Users) -> tuple[str, ...]:
@@ -166,13 +171,13 @@ def _print_rest(store: Store, users: Users) -> None:
         if not items:
             continue
         unused = [item for item in items if not item.is_used]
-        text = f"{len(items):,} {words}, {_size(sum(item.num_bytes for item in items))}"
+        text = f"{_several(len(items), words)}, {_size(sum(item.num_bytes for item in items))}"
         if unused and kind != "leftover":
             size = _size(sum(item.num_bytes for item in unused))
-            text += f"; {len(unused):,} of them ({size}) belong to nothing above"
+            text += f"; {len(unused):,} of them, {size}, of no data above"
         typer.echo(text)
     if store.living:
-        typer.echo(f"{len(store.living):,} being written now")
+        typer.echo(f"{len(store.living):,} in the making")
     free = sum(item.num_bytes for item in _superfluous(store, users, young_too=False))
     hint = f"; clusterlm cache gc frees {_size(free)}" if free else ""
     typer.echo(f"{_size(store.num_bytes)} in {store.root}{hint}")
@@ -207,6 +212,11 @@ def _some(names: list[str]) -> str:
 
     more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return printable(", ".join([*names[:SHOWN], *more])) or "-"
+
+
+def _several(number: int, words: str) -> str:
+    first, of, rest = words.partition(" of ")
+    return f"{number:,} {first}{'' if number == 1 else 's'}{of}{rest}"
 
 
 def _number(value: int) -> str:

@@ -33,9 +33,7 @@ OneSource = Annotated[
     typer.Option("--source", metavar="S", help="Number, data.sources[1], or a part of its path."),
 ]
 
-data = typer.Typer(
-    help="Look at the data of a job.", no_args_is_help=True, rich_markup_mode=None
-)
+data = typer.Typer(help="Look at the data of a job.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +57,8 @@ def preview(
 ) -> None:
     """Show samples as the model will see them.
 
-    The first documents of each source, trained tokens in green. Reads the sources; nothing has to be prepared.
+    The first documents of each source, trained tokens in green. Reads the sources; nothing has to
+    be prepared.
     """
     from clusterlm.cli.prepared import data_of
 

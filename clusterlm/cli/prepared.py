@@ -36,9 +36,7 @@ class Target:
     data: Data | None = None
 
 
-def find_prepared(
-    text: str, overrides: Sequence[str], *, may_be_damaged: bool = False
-) -> Target:
+def find_prepared(text: str, overrides: Sequence[str], *, may_be_damaged: bool = False) -> Target:
     """What is meant by `text`.
 
     Raises:
@@ -155,11 +153,9 @@ def _nearest(parts: Parts) -> list[str]:
 
     prepared = read_store(cache_dir(), now=time.time()).prepared if parts else []
     known = [(one, one.manifest["parts"]) for one in prepared if one.manifest.get("parts")]
-    found = min(
-        ((differences(of_it, parts), one) for one, of_it in known),
-        key=lambda pair: len(pair[0]),
-        default=None,
-    )
-    if found is None or len(found[0]) > MOST_DIFFERENCES:
+    compared = [(differences(of_it, parts), one) for one, of_it in known]
+    near = [(lines, one) for lines, one in compared if 0 < len(lines) <= MOST_DIFFERENCES]
+    if not near:
         return []
-    return [f"  prepared is {found[1].short}, which differs in", *(f"    {d}" for d in found[0])]
+    lines, one = min(near, key=lambda pair: len(pair[0]))
+    return [f"  prepared is {one.short}, which differs in", *(f"    {line}" for line in lines)]

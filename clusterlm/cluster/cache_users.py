@@ -117,4 +117,3 @@ def _is_ready(root: Path) -> bool:
         return why_not_whole(root) is None
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
-

@@ -75,15 +75,10 @@ def dropped_of(
         for problem in shard.problems()
     )
     readings = _readings(data, manifest["fingerprint"])
-    if readings is None:
-        rows = _unplaced(own, reason)
-    else:
-        mine = [reading for reading in readings if reading.place in own]
-        rows = left_out(mine, [own[reading.place] for reading in mine], reason=reason)
-    records = list(itertools.islice(rows, limit))
+    mine = [reading for reading in readings or [] if reading.place in own]
+    rows = left_out(mine, [own[reading.place] for reading in mine], reason=reason)
+    records = list(itertools.islice(rows if readings else _unplaced(own, reason), limit))
     return Dropped(records, counts, num_known, [] if readings is not None else [CHANGED])
-
-
 
 
 def _readings(data: Data, fingerprint: str) -> list[Reading] | None:

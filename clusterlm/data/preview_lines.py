@@ -1,4 +1,4 @@
-"""A preview in a terminal: trained tokens in green, neighbours in two shades; or marked in plain text.
+"""A preview in a terminal: trained tokens in green, neighbours in two shades; or in plain text.
 
 Without colours a trained stretch stands between ⟦ and ⟧, and tokens are parted by ¦. Whatever is in
 the data, nothing in it reaches the terminal but what can be seen.

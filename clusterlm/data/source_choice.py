@@ -24,11 +24,12 @@ def choose_sources(data: Data, asked: str | None) -> list[tuple[str, Source]]:
     every = sources_of(data)
     if asked is None:
         return every
-    place = f"sources[{asked}]" if asked.isascii() and asked.isdigit() else asked
-    places = (place, f"data.{place}")
-    found = [(name, source) for name, source in every if name in places]
-    found = found or [(name, source) for name, source in every if asked in _path_of(source)]
-    if not asked or not found:
+    is_number = asked.isascii() and asked.isdigit()
+    place = f"sources[{asked}]" if is_number else asked
+    found = [(name, source) for name, source in every if name in (place, f"data.{place}")]
+    if not found and asked and not is_number:
+        found = [(name, source) for name, source in every if asked in _path_of(source)]
+    if not found:
         names = [name for name, _ in every] + [Path(_path_of(source)).name for _, source in every]
         raise DataError(f"no source {shown(asked)}; {did_you_mean(asked, names)}")
     return found

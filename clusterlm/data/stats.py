@@ -196,9 +196,7 @@ def count_tokens(files: ShardFiles, starts: Numbers, lengths: Numbers, size: int
     for base, end in zip(files.bases, files.bases[1:], strict=False):
         for begin in range(base, end, PART_TOKENS):
             stop = min(begin + PART_TOKENS, end)
-            rows = slice(
-                np.searchsorted(ends, begin, side="right"), np.searchsorted(starts, stop)
-            )
+            rows = slice(np.searchsorted(ends, begin, side="right"), np.searchsorted(starts, stop))
             if rows.start >= rows.stop:
                 continue
             steps = np.zeros(stop - begin + 1, dtype=np.int32)

@@ -1,9 +1,9 @@
-"""What lies in the cache folder, what of it is still of use, and how it goes: `cache ls`, `rm`, `gc`.
+"""What lies in the cache folder, what is still of use, and how it goes: `cache ls`, `rm`, `gc`.
 
     <cache>/<fingerprint>/     prepared data: goes when somebody says so (rm)
-    <cache>/shards/<key>/      tokens        \\
-    <cache>/tokenizers/<key>/                 } shared; go when no prepared data refers to them (gc)
-    <cache>/chosen/*.npz       duplicates    /
+    <cache>/shards/<key>/      tokens, shared: go when no prepared data refers to them (gc)
+    <cache>/tokenizers/<key>/  the same
+    <cache>/chosen/*.npz       duplicates that were found; the same
     .<name>.<id>.building      in the making, or what a killed writer has left
 
 Light (no numpy), and written for folders in any state: what is damaged is listed as such, what is
@@ -169,14 +169,13 @@ def choose_prepared(prepared: Sequence[Prepared], prefix: str) -> Prepared:
     return found[0]
 
 
-def remove(item: Item) -> int:
-    """Take an item away; gives the bytes that have become free."""
+def remove(item: Item) -> None:
+    """Take an item away."""
     if item.path.is_dir():
         remove_folder(item.path)
     else:
         with suppress(FileNotFoundError):
             item.path.unlink()
-    return item.num_bytes
 
 
 def remove_folder(folder: Path) -> None:
@@ -284,4 +283,3 @@ def _bytes_of(path: Path) -> int:
     with suppress(OSError):
         return 0 if path.is_dir() and not path.is_symlink() else path.lstat().st_size
     return 0
-

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clusterlm.data.documents import DOCUMENT
 from clusterlm.data.hashes import hash_file
-from clusterlm.data.shards import DOCUMENT, StoredShard, open_shard, read_chunk
+from clusterlm.data.shards import StoredShard, open_shard, read_chunk
 from clusterlm.data.store import remove_folder
 from clusterlm.data.whole import FORMAT, Manifest, shards_folder
 from clusterlm.errors import CacheNotReady, DataError
@@ -141,13 +142,16 @@ class _Verifier:
         root = shards_folder(self._root) / about["key"]
         self._verdict.num_shards += 1
         size = sum(about["files"].values())
-        for name, expected in about["files"].items():
+        for name, expected in about["files"].items() if root.is_dir() else ():
             if problem := _wrong_size(root / name, expected):
                 self._damaged(root, f"{name} {problem}")
         shard = _opened(root)
         if shard is None or shard.files != about["files"]:
             if root not in self._verdict.folders:
-                self._damaged(root, "shard.json is not there, or not what was written")
+                is_there = root.is_dir()
+                self._damaged(
+                    root, "shard.json is not what was written" if is_there else "is missing"
+                )
             self._count(size)
             return
         for number, num_bytes in _compared(shard):
