@@ -222,10 +222,12 @@ def _print_dropped(found: Dropped) -> None:
     if not found.counts:
         typer.echo("no record was left out")
         return
+    if len(found.records) < found.num_known:
+        typer.echo(f"... and {found.num_known - len(found.records):,} more: -n")
     listed = sum(number for key, number in found.counts.items() if key in REASONS)
-    if len(found.records) < listed:
-        # a chunk names its first 50 only
-        typer.echo(f"... {len(found.records):,} of {listed:,} (-n for more)")
+    if found.num_known < listed:
+        # a chunk names its first 50
+        typer.echo(f"{listed - found.num_known:,} more are only counted")
     width = max(map(len, found.counts))
     for key, number in sorted(found.counts.items(), key=lambda row: -row[1]):
         words = REASONS.get(key) or f"{CHOICES[key]} (counted only)"

@@ -18,7 +18,7 @@ from typing import Literal
 
 from clusterlm.data.saved import downloaded_names, refused_choice, saved_names
 from clusterlm.errors import DataError
-from clusterlm.spec.sources import Source
+from clusterlm.spec.sources import Source, TextSource
 
 Packing = Literal["gz", "zst"]
 Format = Literal["text", "lines", "rows", "parquet", "arrow"]
@@ -31,7 +31,7 @@ FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
-"""By the end of the name, before that of the packing; any other file is one document."""
+"""By the end of the name, before that of the packing; any other file is plain text."""
 
 PACKINGS: dict[str, Packing] = {".gz": "gz", ".zst": "zst"}
 
@@ -48,12 +48,14 @@ class SourceFile:
         path: where it lies.
         name: below the folder that the source's path starts in, with `/`.
         is_list: a .json file that holds one list, and not lines.
+        is_by_line: where it is plain text, each of its lines is a document.
     """
 
     path: Path
     name: str
     num_bytes: int
     is_list: bool = False
+    is_by_line: bool = False
 
     @property
     def packing(self) -> Packing | None:
@@ -67,7 +69,14 @@ class SourceFile:
 
     @property
     def format(self) -> Format:
+        if self.has_text_lines:
+            return "lines"
         return "rows" if self.is_list else FORMATS.get(self.suffix, "text")
+
+    @property
+    def has_text_lines(self) -> bool:
+        """Whether its lines are documents as they stand, and no JSON."""
+        return self.is_by_line and self.suffix not in FORMATS
 
     @property
     def is_sequential(self) -> bool:
@@ -87,6 +96,7 @@ def list_files(source: Source) -> list[SourceFile]:
     if source.path is None:
         return []
     base, pattern = _base_and_pattern(source.path)
+    by_line = isinstance(source, TextSource) and source.documents == "line"
     if pattern == "**" and (saved := saved_names(base, source)) is not None:
         return [_file_of(base, name) for name in saved]
     names = [pattern] if (base / pattern).is_file() else list(_walk(base, pattern, source.exclude))
@@ -94,11 +104,16 @@ def list_files(source: Source) -> list[SourceFile]:
         names = downloaded_names(base, names, source, holds_records)
     elif (asked := refused_choice(source)) is not None:
         raise DataError(asked)
-    files = [_file_of(base, name) for name in sorted(names, key=os.fsencode)]
+    files = [_file_of(base, name, by_line=by_line) for name in sorted(names, key=os.fsencode)]
     if source.kind != "text":
         files = _with_records(files, is_folder=pattern == "**", path=source.path)
     if not files:
         raise DataError(_nothing_found(source.path, source.exclude, base, pattern))
+    if by_line and not any(file.has_text_lines for file in files):
+        raise DataError(
+            f"{files[0].path}: holds records, and `documents: line` is for plain text; leave it"
+            f" out (data source {source.path!r})"
+        )
     return files
 
 
@@ -180,12 +195,12 @@ def _is_excluded(path: str, unwanted: list[re.Pattern[str]]) -> bool:
     return any(glob.fullmatch(path) or glob.fullmatch(path.rstrip("/")) for glob in unwanted)
 
 
-def _file_of(base: Path, name: str) -> SourceFile:
+def _file_of(base: Path, name: str, *, by_line: bool = False) -> SourceFile:
     path = base / name
     try:
         num_bytes = path.stat().st_size
         is_list = path.suffix.lower() == ".json" and _begins_with_bracket(path)
-        return SourceFile(path=path, name=name, num_bytes=num_bytes, is_list=is_list)
+        return SourceFile(path, name, num_bytes, is_list=is_list, is_by_line=by_line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 

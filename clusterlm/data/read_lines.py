@@ -1,4 +1,4 @@
-"""Files of lines, each a JSON object: byte ranges of plain files, stretches of packed ones.
+"""Files of lines, each a JSON object or a text: byte ranges, or stretches where they are packed.
 
 A chunk owns the lines that begin in its range, so chunks can be read in any order. The hot loop
 does little for each record: one split of 4 MiB, one call of orjson, one tuple.
@@ -26,7 +26,8 @@ BUFFER_BYTES = 1 << 17
 def read_lines(chunk: Chunk) -> Iterator[Record]:
     """The records of the lines that begin in the chunk's range; blank lines are none."""
     with _lines_from(chunk) as (lines, offset):
-        yield from _records(lines, offset, chunk.first_file)
+        records = _texts if chunk.files[0].has_text_lines else _records
+        yield from records(lines, offset, chunk.first_file)
 
 
 def lines_of(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
@@ -36,11 +37,6 @@ def lines_of(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
             if not line.isspace():
                 yield offset, line
             offset += len(line)
-
-
-def records_of_lines(data: bytes, offset: int, file: int) -> Iterator[Record]:
-    """The records of whole lines; `offset` is where `data` begins in its file."""
-    return _records(io.BytesIO(data), offset, file)
 
 
 def _records(lines: Iterable[bytes], offset: int, file: int) -> Iterator[Record]:
@@ -69,6 +65,20 @@ def _records_of_odd_line(line: bytes, offset: int, file: int) -> Iterator[Record
             yield Record(file, offset, problem=_why_no_json(body, error))
 
 
+def _texts(lines: Iterable[bytes], offset: int, file: int) -> Iterator[Record]:
+    """Each line as it stands, without its end."""
+    for line in lines:
+        text = line.rstrip(b"\r\n")
+        if offset == 0:
+            text = text.removeprefix(UTF8_BOM)
+        try:
+            if text and not text.isspace():
+                yield Record(file, offset, text.decode())
+        except UnicodeDecodeError as error:
+            yield Record(file, offset, problem=_no_utf8(text, error))
+        offset += len(line)
+
+
 def record_of(value: object, file: int, offset: int) -> Record:
     """The record of a JSON value, which must be an object."""
     if type(value) is dict:
@@ -81,6 +91,7 @@ def record_of(value: object, file: int, offset: int) -> Record:
 def line_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretch]:
     """The shortest stretches of whole lines of at least CHUNK_BYTES, but for those all blank."""
     held, offset = bytearray(), 0
+    is_text = file.has_text_lines
     for block in blocks:
         # in what was held before, no stretch ends
         searched = len(held)
@@ -89,12 +100,17 @@ def line_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretc
             data = bytes(held[:end])
             del held[:end]
             if not data.isspace():
-                yield partial(records_of_lines, data, offset)
+                yield partial(_records_of_bytes, data, offset, is_text)
             offset, searched = offset + end, 0
         if len(held) > MAX_LINE_BYTES:
             raise _too_long(file)
     if held and not held.isspace():
-        yield partial(records_of_lines, bytes(held), offset)
+        yield partial(_records_of_bytes, bytes(held), offset, is_text)
+
+
+def _records_of_bytes(data: bytes, offset: int, is_text: bool, file: int) -> Iterator[Record]:
+    """The records of whole lines; `offset` is where `data` begins in its file."""
+    return (_texts if is_text else _records)(io.BytesIO(data), offset, file)
 
 
 @contextmanager
@@ -125,9 +141,10 @@ def _lines_until(end: int, offset: int, handle: BinaryIO, file: SourceFile) -> I
 
 
 def _too_long(file: SourceFile) -> DataError:
+    what = "document" if file.has_text_lines else "object"
     return DataError(
-        f"{file.path}: a line of more than {MAX_LINE_BYTES >> 20} MiB;"
-        " write one object on each line"
+        f"{file.path}: a line of more than {MAX_LINE_BYTES >> 20} MiB; write one {what} on each"
+        " line"
     )
 
 
@@ -135,10 +152,14 @@ def _why_no_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     try:
         line.decode()
     except UnicodeDecodeError as broken:
-        return f"not UTF-8 (byte 0x{line[broken.start]:02x})"
+        return _no_utf8(line, broken)
     if line.strip() in (b"[", b"{"):
         return "JSON spread over several lines; write one object on each line"
     return f"not JSON ({error.msg} at column {error.colno})"
+
+
+def _no_utf8(line: bytes, error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{line[error.start]:02x})"
 
 
 _KINDS = {list: "list", str: "string", bool: "boolean", type(None): "null"}

@@ -12,7 +12,7 @@ from clusterlm.data.short_path import short_path
 from clusterlm.data.whole import Manifest
 
 REASONS = {
-    BAD: "not usable",
+    BAD: "cannot be used",
     **convert.REASONS,
     "refused_by_template": "refused by the chat template",
     "too_many_tokens": "of more tokens than max_tokens",

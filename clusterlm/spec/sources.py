@@ -26,7 +26,7 @@ class SourceBase(Spec):
     path: Line | None = None
     """File, folder or glob (`**` too), relative to the YAML; `{stdlib}` is Python's own library.
     Read: .jsonl .json .csv .tsv .parquet .arrow, each also .gz or .zst where it is text; folders
-    that `datasets` saved; any other file is one document."""
+    that `datasets` saved; any other file is plain text."""
     hub: str | None = Field(None, pattern=HUB_NAME)
     """Dataset on the hub, in place of `path`."""
     subset: Line | None = None
@@ -59,12 +59,14 @@ class SourceBase(Spec):
 
 
 class TextSource(SourceBase):
-    """Documents: a text field of records, or a whole file each."""
+    """Documents: a text field of records, a whole file, or a line of it."""
 
     kind: Literal["text"]
     """Which kind of source this is."""
     field: Line = "text"
     """Field that holds the text, in files of records."""
+    documents: Literal["file", "line"] = "file"
+    """What one document is in files that hold no records: the whole file, or each line of it."""
 
 
 class ConversationSource(SourceBase):
