@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints/dev.txt
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check bench oldest default-base docs golden bed clean
+.PHONY: quickstart test check bench bench-preprocess oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -36,6 +36,11 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.first_step
+	$(BIN)/python -m benchmarks.preprocess
+
+## The data engine against what people use today; makes its corpus and tokenizers once, in .bench.
+bench-preprocess: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.preprocess
 
 ## The tests that need neither Slurm nor torch, with the oldest allowed version of every dependency.
 oldest:
@@ -82,4 +87,4 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-default-base build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-default-base build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench

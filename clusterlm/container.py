@@ -44,7 +44,7 @@ the certificates are the image's own; PYTHONPATH and the like would bring the ho
 
 _SET_BY_SUPERVISOR = (
     *("CLUSTERLM_ATTEMPT", "CLUSTERLM_ATTEMPT_DIR", "CLUSTERLM_NODES", "CLUSTERLM_RESUME_FROM"),
-    *("CLUSTERLM_MASTER_ADDR", "CLUSTERLM_MASTER_PORT", "CLUSTERLM_BEAT_TO"),
+    *("CLUSTERLM_MASTER_ADDR", "CLUSTERLM_MASTER_PORT", "CLUSTERLM_BEAT_TO", "CLUSTERLM_TASK"),
 )
 _HINTS = {
     "pyxis": "does this node have pyxis? If not, take image.runtime: enroot or apptainer",

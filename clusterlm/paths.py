@@ -2,7 +2,7 @@
 
     <runs_dir>/<run>/
       job.yaml  spec.json  lock.json       what was asked, as written and as resolved
-      preprocess.sbatch  train.sbatch      what was submitted
+      encode.sbatch  preprocess.sbatch  train.sbatch     what was submitted
       preprocess.sh  torchrun.sh           what a node runs     deepspeed.json  secrets.json
       container.sh | pyxis.options         what starts it in a container, when there is an image
       events.jsonl                         append-only; a run's history is a fold of it
@@ -12,6 +12,8 @@
       attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json
+      encode/<array>/end.json              how one task of this job array has ended them all
+      encode/<array>/<k>/                  task k: events.jsonl, supervisor.json, <n>/
       metrics.jsonl  checkpoints/  model/  submitit/
 
 Knows names and nothing of their content.
@@ -24,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Phase = Literal["preprocess", "train"]
-PHASES: tuple[Phase, ...] = ("preprocess", "train")
+Phase = Literal["encode", "preprocess", "train"]
+"""`encode` only with `data.tasks`: its tasks tokenize side by side what `preprocess` then uses."""
+PHASES: tuple[Phase, ...] = ("encode", "preprocess", "train")
 
 PRIVATE_DIR = 0o700
 
@@ -140,12 +143,17 @@ class RunPaths:
         return self.root / "lock.json"
 
     @property
+    def own(self) -> Path:
+        """Folder of the records: events, heartbeat, attempts."""
+        return self.root
+
+    @property
     def events(self) -> Path:
-        return self.root / "events.jsonl"
+        return self.own / "events.jsonl"
 
     @property
     def supervisor(self) -> Path:
-        return self.root / "supervisor.json"
+        return self.own / "supervisor.json"
 
     @property
     def cancel(self) -> Path:
@@ -196,7 +204,8 @@ class RunPaths:
         return self.root / "pyxis.options"
 
     def attempts(self, phase: Phase) -> Path:
-        return self.root / ("attempts" if phase == "train" else "preprocess")
+        names = {"encode": "", "preprocess": "preprocess", "train": "attempts"}
+        return self.own / names[phase]
 
     def attempt(self, phase: Phase, number: int) -> AttemptPaths:
         return AttemptPaths(self.attempts(phase) / str(number))
@@ -207,6 +216,30 @@ class RunPaths:
         if not folder.is_dir():
             return []
         return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+    def task(self, array: str, number: int) -> TaskPaths:
+        """One task of the job array `array`, by its number in it, from 0."""
+        return TaskPaths(self.root, array, number)
+
+
+@dataclass(frozen=True)
+class TaskPaths(RunPaths):
+    """A task of the phase `encode`: it keeps its records in a folder, all else is the run's.
+
+    Many hosts write at once, and lines that they append to one file over NFS may be lost.
+    """
+
+    array: str
+    number: int
+
+    @property
+    def own(self) -> Path:
+        return self.root / "encode" / self.array / str(self.number)
+
+    @property
+    def end(self) -> Path:
+        """A task has ended for good, and with it the run: the others stop."""
+        return self.own.with_name("end.json")
 
 
 @dataclass(frozen=True)

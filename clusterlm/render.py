@@ -76,14 +76,9 @@ def render_run(
     if container:
         is_pyxis = container.runtime == "pyxis"
         template = "pyxis.options.j2" if is_pyxis else f"container_{container.runtime}.sh.j2"
-        words = {
-            "run": run.name,
-            "version": __version__,
-            "run_dir": str(run.root),
-            **(inside or {}),
-        }
+        own = {"run": run.name, "version": __version__, "run_dir": str(run.root)}
         file = run.pyxis_options if is_pyxis else run.container_script
-        files[file.name] = _environment().get_template(template).render(words)
+        files[file.name] = _environment().get_template(template).render({**own, **(inside or {})})
     return files
 
 
@@ -94,7 +89,7 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
     is_train = phase == "train"
     return (
         _environment()
-        .get_template(f"{phase}.sbatch.j2")
+        .get_template("train.sbatch.j2" if is_train else "preprocess.sbatch.j2")
         .render(
             run=run.name,
             phase=phase,
@@ -110,6 +105,7 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
             stop_grace=job.recovery.stop_grace,
             survives_node_loss=asked.nodes + asked.spares > 1,
             dependency=launch.dependency,
+            tasks=job.encode_tasks,
             submitit_dir=str(run.submitit),
             command=launch.batch_command,
         )
@@ -150,6 +146,7 @@ def _node_script(
             python=python,
             ranks_per_node=job.resources.ranks_per_node,
             command=_command(job, run, phase, python),
+            tasks=job.encode_tasks,
             inside=inside,
         )
     )

@@ -70,12 +70,16 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def _all_texts() -> dict[str, str]:
     launch = Launch(folder=str(RUN.submitit))
     chained = Launch(folder=str(RUN.submitit), dependency="afterok:41")
+    array = Job.model_validate({**FULL, "data": {**FULL["data"], "tasks": 16}})
     full, small = Job.model_validate(FULL), Job.model_validate(SMALL)
     texts = {f"full.{k}": v for k, v in render_run(full, RUN, "f" * 32).items()}
     texts |= {f"small.{k}": v for k, v in render_run(small, RUN, None).items()}
     for runtime, text in _in_containers().items():
         texts |= text if runtime == "docker" else _starters(text)
     texts["full.preprocess.sbatch"] = render_sbatch(full, RUN, "preprocess", launch)
+    texts["array.encode.sbatch"] = render_sbatch(array, RUN, "encode", launch)
+    texts["array.preprocess.sbatch"] = render_sbatch(array, RUN, "preprocess", chained)
+    texts["array.preprocess.sh"] = render_run(array, RUN, "f" * 32)["preprocess.sh"]
     texts["full.train.sbatch"] = render_sbatch(full, RUN, "train", chained)
     texts["small.train.sbatch"] = render_sbatch(small, RUN, "train", launch)
     return texts
@@ -170,6 +174,27 @@ def test_a_command_keeps_its_words(words: list[str]) -> None:
 def test_a_run_directory_that_would_break_a_directive_is_refused(folder: str) -> None:
     with pytest.raises(ClusterLMError, match="CLUSTERLM_RUNS_DIR"):
         render.refuse_unsafe_folder(RunPaths(Path("/shared") / folder / "run"))
+
+
+def test_a_local_run_has_no_array() -> None:
+    local = {**FULL, "cluster": "local", "resources": {}, "data": {**FULL["data"], "tasks": 16}}
+    job = Job.model_validate(local)
+    assert job.encode_tasks == 1
+    assert "CLUSTERLM_TASK" not in render_run(job, RUN, "f" * 32)["preprocess.sh"]
+
+
+@pytest.mark.parametrize(("task", "words"), [("3/16", ["--task", "3/16"]), (None, [])])
+def test_the_script_of_the_data_phase_does_a_tasks_share_or_all(
+    task: str | None, words: list[str]
+) -> None:
+    text = _all_texts()["array.preprocess.sh"]
+    last = text[text.index("exec ") :].replace("exec ", "printf '%s\\n' ", 1)
+    env = {"PATH": "/usr/bin:/bin", **({"CLUSTERLM_TASK": task} if task else {})}
+    done = subprocess.run(
+        ["bash", "-uc", last], capture_output=True, text=True, env=env, check=True
+    )
+    said = done.stdout.splitlines()
+    assert said[said.index(str(RUN.root)) + 1 :] == words
 
 
 def test_a_folder_with_a_space_is_quoted() -> None:

@@ -21,12 +21,22 @@ def register(app: typer.Typer) -> None:
     app.command("train", hidden=True)(train)
 
 
-def preprocess(run_dir: RunDir) -> None:
-    """Prepare the data of a run; called by preprocess.sh on one node."""
-    from clusterlm.data.preprocess import run_phase
+def preprocess(
+    run_dir: RunDir,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Only tokenize, the share of task K of N, from 0."),
+    ] = None,
+) -> None:
+    """Prepare the data of a run; called by preprocess.sh on one node, or on one of many."""
+    from clusterlm.data.preprocess import run_phase, run_task
 
     with _named_errors():
-        run_phase(run_dir)
+        if task is None:
+            run_phase(run_dir)
+        else:
+            number, _, tasks = task.partition("/")
+            run_task(run_dir, int(number), int(tasks))
 
 
 def train(run_dir: RunDir) -> None:

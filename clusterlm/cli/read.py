@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.run_status import RunStatus
-    from clusterlm.paths import RunPaths
+    from clusterlm.paths import Phase, RunPaths
 
 ENDED_SHOWN = 20
 ADVICE_FOR = 3
@@ -28,9 +28,10 @@ RunNames = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-class PhaseName(str, Enum):
+class PhaseName(Enum):
     """A phase, as typed."""
 
+    encode = "encode"
     preprocess = "preprocess"
     train = "train"
 
@@ -72,6 +73,7 @@ def logs(
     phase: Annotated[PhaseName | None, typer.Option(help="Only this phase.")] = None,
     rank: Annotated[int | None, typer.Option(min=0, help="Only this rank.")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
+    task: Annotated[int | None, typer.Option(min=0, help="Only this task of `encode`.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only tracebacks and errors.")] = False,
     lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="Last lines shown.")] = 50,
 ) -> None:
@@ -80,7 +82,8 @@ def logs(
     from clusterlm.cluster.status import find_run
 
     paths = find_run(run)
-    wanted = Wanted(phase.value if phase else None, rank, attempt, errors)
+    chosen: Phase | None = phase.value if phase else "encode" if task is not None else None
+    wanted = Wanted(chosen, rank, attempt, errors, task)
     with _quiet_pipe():
         if follow:
             _follow(paths, wanted, lines)

@@ -146,7 +146,8 @@ def _print_submission(done: Submission, as_json: bool) -> None:
         return
     typer.echo(f"run {done.run.name}")
     for phase, job_id in done.job_ids.items():
-        typer.echo(f"  {phase:<11} job {job_id}")
+        tasks = f", {done.tasks} tasks" if phase == "encode" else ""
+        typer.echo(f"  {phase:<11} job {job_id}{tasks}")
     if done.shares_with:
         typer.echo(
             f"  preprocess  shared with run {done.shares_with}, which prepares the same data"

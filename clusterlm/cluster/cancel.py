@@ -88,8 +88,9 @@ def cancel(
         record(run, "cancel_requested", by=who, now=now)
     write_json(run.cancel, {"by": who, "now": now, "time": time.time()})
     others = _leave_claim(run, history)
-    jobs = [j for j in history.jobs.values() if not (j.phase == "preprocess" and others)]
-    if is_running():
+    jobs = [j for j in history.jobs.values() if not (j.phase != "train" and others)]
+    # what others wait for goes on: there is nobody to ask
+    if not others and is_running():
         grace_s = 10.0 if now else _grace_s(job)
         what = "end" if now else "save and end; --now does not wait for a save"
         tell(f"asking {run.name} to {what} (up to {grace_s:.0f} s)")

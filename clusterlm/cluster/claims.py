@@ -18,7 +18,7 @@ from clusterlm.paths import PRIVATE_DIR, CachePaths
 
 @dataclass(frozen=True)
 class Claim:
-    """A preprocess job in flight."""
+    """A preprocess job in flight; it may wait for an array that encodes for it."""
 
     run: str
     """Run that submitted it and holds its logs."""
@@ -27,6 +27,9 @@ class Claim:
     submitted: float
     pid_started: float | None = None
     host: str | None = None
+    array: str | None = None
+    """Job id of that array."""
+    tasks: int = 1
     users: list[str] = field(default_factory=list)
     """Runs that wait for it, the owner included."""
 
@@ -78,6 +81,6 @@ def leave(cache: CachePaths, run: str) -> list[str]:
         return users
 
 
-def claim_of(run: str, job_id: str, cluster: str, **local: object) -> Claim:
+def claim_of(run: str, job_id: str, cluster: str, **further: object) -> Claim:
     """A new claim, its owner its first user."""
-    return Claim(run, job_id, cluster, time.time(), users=[run], **local)  # type: ignore[arg-type]
+    return Claim(run, job_id, cluster, time.time(), users=[run], **further)  # type: ignore[arg-type]

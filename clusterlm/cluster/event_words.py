@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.tasks import name_of
 from clusterlm.supervise.causes import Cause
 
 Event = Mapping[str, Any]
@@ -56,25 +57,31 @@ def _attempt_started(e: Event) -> str:
 
 def _attempt_ended(e: Event) -> str:
     if e.get("cause") == Cause.DONE.name:
-        return f"{e.get('phase')} attempt {e.get('attempt')} is done"
+        return f"{name_of(e)} attempt {e.get('attempt')} is done"
     follows = {"retry": "; trying again", "requeue": "; back to the queue"}.get(
         str(e.get("action")), ""
     )
     why = f" ({e['evidence']})" if e.get("evidence") else ""
-    return f"{e.get('phase')} attempt {e.get('attempt')} ended: {cause_words(e)}{why}{follows}"
+    return f"{name_of(e)} attempt {e.get('attempt')} ended: {cause_words(e)}{why}{follows}"
+
+
+def _submitted(e: Event) -> str:
+    tasks = f", {e['tasks']} tasks" if "tasks" in e else ""
+    return f"{e.get('phase')} submitted as job {e.get('job_id')}{tasks}"
 
 
 def _ended(e: Event) -> str:
     if e.get("state") == "DONE":
         return "DONE"
     why = f" ({e['evidence']})" if e.get("evidence") else ""
-    return f"{e.get('state')}: {cause_words(e)}{why}"
+    whose = f"{name_of(e)}: " if "task" in e else ""
+    return f"{e.get('state')}: {whose}{cause_words(e)}{why}"
 
 
 _WORDS: dict[str, Callable[[Event], str]] = {
     "shares": lambda e: f"run {e.get('run')} prepares the same data in job {e.get('job_id')}",
     "cache_hit": lambda e: "the prepared data is there already",
-    "submitted": lambda e: f"{e.get('phase')} submitted as job {e.get('job_id')}",
+    "submitted": _submitted,
     "resumed": lambda e: f"resumed by {e.get('by')}",
     "cancel_requested": lambda e: f"cancel requested by {e.get('by')}",
     "attempt_started": _attempt_started,

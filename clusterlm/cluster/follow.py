@@ -27,7 +27,7 @@ from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.tail import Tail
 from clusterlm.node.files import read_jsonl
 from clusterlm.node.records import read_exits
-from clusterlm.paths import AttemptPaths, RunPaths
+from clusterlm.paths import PHASES, AttemptPaths, RunPaths
 from clusterlm.supervise.causes import State
 from clusterlm.supervise.failure import plain_failure
 
@@ -122,6 +122,9 @@ class Follower:
         if not attempts:
             return
         newest = attempts[-1]
+        if phase_of(newest) == "encode":
+            # one of many; the run's own record has it when its supervisor has seen it
+            return
         seen = (newest.root, sum(1 for _ in newest.exits.glob("rank*.json")))
         phase = phase_of(newest)
         if seen == self._exits_seen or (phase, newest.number) in self._failed:
@@ -171,7 +174,8 @@ def follow(
 
 def _is_over(run: RunPaths, wanted: Wanted, status: RunStatus) -> bool:
     """Whether no wanted line can come any more although the run goes on."""
-    if wanted.phase == "preprocess" and status.phase == "train":
+    order: dict[str, int] = {phase: number for number, phase in enumerate(PHASES)}
+    if wanted.phase and order.get(status.phase, 0) > order[wanted.phase]:
         return True
     if wanted.attempt is None:
         return False

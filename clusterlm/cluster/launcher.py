@@ -43,6 +43,8 @@ class Submitted:
     job_id: str
     pid_started: float | None = None
     host: str | None = None
+    tasks: int = 1
+    """Of a job array."""
 
     @property
     def after(self) -> str:
@@ -82,12 +84,27 @@ def submit_to_slurm(run: RunPaths, job: Job, phase: Phase, dependency: str | Non
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise SlurmError(f"sbatch refused the {phase} job: {_sbatch_words(error)}") from error
         run.sbatch(phase).write_text(sent)
-    return Submitted(phase, str(submitted.job_id))
+        tasks = job.encode_tasks if phase == "encode" else 1
+        if tasks > 1:
+            _give_each_task_its_pickle(submitted.paths.submitted_pickle, tasks)
+    return Submitted(phase, str(submitted.job_id), tasks=tasks)
+
+
+def _give_each_task_its_pickle(pickle: Path, tasks: int) -> None:
+    """Link `71_submitted.pkl` as `71_0_submitted.pkl`, ...: there submitit looks in a task.
+
+    It waits for a minute. All start from the same; what each does says its number in the array.
+    """
+    job_id, _, rest = pickle.name.partition("_")
+    for task in range(tasks):
+        pickle.with_name(f"{job_id}_{task}_{rest}").symlink_to(pickle.name)
 
 
 def _sbatch_words(error: Exception) -> str:
     """The lines that sbatch itself wrote, out of submitit's longer text."""
     lines = re.findall(r"sbatch: (?:error: |fatal: )?(.+)", f"{error}\n{error.__cause__ or ''}")
+    if any("Invalid job array" in line for line in lines):
+        lines.append("data.tasks is more than its arrays may have (MaxArraySize)")
     return "; ".join(dict.fromkeys(lines)) or str(error)
 
 

@@ -4,6 +4,7 @@
     [node2] torchrun: ...                    logs/node1.log
     [step] srun: error: ...                  logs/step.log
     [batch] ...                              what the batch step itself printed
+    [task 3 rank 0 node2] ...                of one task of the array that encodes
 
 Lines carry no time, so the order between files is that of reading; attempts stand in their order,
 each under a line that names it. Follow is `follow.py`.
@@ -19,9 +20,10 @@ from pathlib import Path
 
 from clusterlm.cluster.log_text import ErrorFilter, readable
 from clusterlm.cluster.tail import Tail, last_lines
+from clusterlm.cluster.tasks import tasks_of
 from clusterlm.node.files import read_json
 from clusterlm.paths import PHASES, AttemptPaths, Phase, RunPaths
-from clusterlm.supervise.history import read_history
+from clusterlm.supervise.history import JobRef, read_history
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Wanted:
     rank: int | None = None
     attempt: int | None = None
     errors: bool = False
+    task: int | None = None
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -48,15 +51,17 @@ class LogFile:
     def label(self) -> str:
         """The prefix of its lines; the host is known some seconds after the file."""
         if self.attempt is None:
-            return "[batch]"
+            task = re.match(r"\d+_(\d+)_0_log", self.path.stem)
+            return f"[task {task[1]} batch]" if task else "[batch]"
+        whose = f"task {task_of(self.attempt)} " if phase_of(self.attempt) == "encode" else ""
         match = re.fullmatch(r"(rank|node)(\d+)", self.path.stem)
         if match is None:
-            return f"[{self.path.stem}]"
+            return f"[{whose}{self.path.stem}]"
         name, number = match[1], match[2]
         host = _host(self.attempt, f"{name}{number}.json")
         if name == "node":
-            return f"[{host or f'node {number}'}]"
-        return f"[rank {number} {host}]" if host else f"[rank {number}]"
+            return f"[{whose}{host or f'node {number}'}]"
+        return f"[{whose}rank {number} {host}]" if host else f"[{whose}rank {number}]"
 
 
 def _host(attempt: AttemptPaths, name: str) -> str:
@@ -74,12 +79,17 @@ def attempts_of(run: RunPaths, wanted: Wanted) -> list[AttemptPaths]:
     folder of a living attempt changes all the time.
     """
     found = [
-        run.attempt(phase, number)
+        records.attempt(phase, number)
         for phase in wanted.phases
-        for number in run.attempt_numbers(phase)
+        for records in (_tasks(run, wanted) if phase == "encode" else [run])
+        for number in records.attempt_numbers(phase)
         if wanted.attempt in (None, number)
     ]
     return sorted(found, key=lambda attempt: _changed(attempt.root))
+
+
+def _tasks(run: RunPaths, wanted: Wanted) -> list[RunPaths]:
+    return [task for task in tasks_of(run) if wanted.task in (None, task.number)]
 
 
 def files_of(attempt: AttemptPaths, wanted: Wanted) -> list[LogFile]:
@@ -94,8 +104,15 @@ def batch_files(run: RunPaths, wanted: Wanted) -> list[LogFile]:
         return []
     history = read_history(run)
     jobs = [job for job in history.jobs.values() if job.phase in wanted.phases]
-    names = [f"{job.job_id}_0_log.{kind}" for job in jobs for kind in ("out", "err")]
+    stems = [stem for job in jobs for stem in _batch_stems(job, wanted)]
+    names = [f"{stem}_0_log.{kind}" for stem in stems for kind in ("out", "err")]
     return [LogFile(run.submitit / name) for name in names if (run.submitit / name).exists()]
+
+
+def _batch_stems(job: JobRef, wanted: Wanted) -> list[str]:
+    if job.phase != "encode":
+        return [job.job_id] if wanted.task is None else []
+    return [f"{job.job_id}_{n}" for n in range(job.tasks) if wanted.task in (None, n)]
 
 
 def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], dict[Path, int]]:
@@ -119,7 +136,7 @@ def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], 
         left -= len(own)
         if own and len(attempts) > 1:
             attempt = attempts[index]
-            own.insert(0, f"--- {phase_of(attempt)} attempt {attempt.number} ---")
+            own.insert(0, f"--- {title_of(attempt)} ---")
         lines = own + lines
         offsets |= ends
     return lines, offsets
@@ -127,7 +144,21 @@ def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], 
 
 def phase_of(attempt: AttemptPaths) -> Phase:
     """The phase whose folder the attempt lies in."""
-    return "train" if attempt.root.parent.name == "attempts" else "preprocess"
+    # encode/<array>/<task>/<number>
+    names: dict[str, Phase] = {"preprocess": "preprocess", "attempts": "train"}
+    return names.get(attempt.root.parent.name, "encode")
+
+
+def task_of(attempt: AttemptPaths) -> int:
+    """The task whose attempt it is, of the phase `encode`."""
+    return int(attempt.root.parent.name)
+
+
+def title_of(attempt: AttemptPaths) -> str:
+    """`train attempt 2`, `encode task 3 attempt 1`."""
+    phase = phase_of(attempt)
+    task = f" task {task_of(attempt)}" if phase == "encode" else ""
+    return f"{phase}{task} attempt {attempt.number}"
 
 
 def _lines_of(

@@ -6,14 +6,13 @@ Ages come from the modification time of a file: the writer's clock is another on
 from __future__ import annotations
 
 import math
-import os
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from clusterlm.node.files import read_json
+from clusterlm.cluster.tasks import Tasks, read_tasks
+from clusterlm.node.files import age_of, read_json
 from clusterlm.node.records import ExitRecord, Progress, read_exits
 from clusterlm.paths import Phase, RunPaths
 from clusterlm.spec.job import LOCAL
@@ -45,6 +44,8 @@ class Records:
     progress_is_current: bool = False
     """It is of the attempt that runs now."""
 
+    tasks: Tasks | None = None
+    """Of the array, while the run is in its phase."""
     all_ranks_done: bool = False
     """Every rank of the newest attempt has recorded a good end; looked at when nothing lives."""
 
@@ -61,15 +62,14 @@ class Records:
     @property
     def waits_for_data(self) -> bool:
         """The data phase has not ended, as far as the events tell."""
-        h = self.history
-        return self.phase == "preprocess" and "preprocess" in h.jobs
+        return self.phase != "train" and "preprocess" in self.history.jobs
 
 
 def read_records(run: RunPaths, now: float | None = None) -> Records:
     """Read what the run's files hold now."""
     now = time.time() if now is None else now
     history = read_history(run)
-    phase = _phase_of(history)
+    phase, tasks = _phase_of(run, history, now)
     attempt = history.attempt if history.phase == phase else None
     progress_of, progress, progress_s_ago = _newest_progress(run, phase, attempt, now)
     records = Records(
@@ -80,19 +80,28 @@ def read_records(run: RunPaths, now: float | None = None) -> Records:
         progress=progress,
         progress_s_ago=progress_s_ago,
         progress_is_current=progress_of is not None and progress_of == attempt,
+        tasks=tasks,
     )
     if history.end is not None:
         return records
+    if tasks and tasks.running:
+        return replace(records, beat_s_ago=tasks.beat_s_ago, beat_host=tasks.beat_host)
     records = _with_signs_of_life(records, now)
     if records.beat_s_ago is None and phase == "train":
         records = replace(records, all_ranks_done=_all_ranks_done(records))
     return records
 
 
-def _phase_of(history: History) -> Phase:
-    if history.phase == "train" or "preprocess" not in history.jobs:
-        return "train"
-    return "train" if "preprocess" in history.done_phases else "preprocess"
+def _phase_of(run: RunPaths, history: History, now: float) -> tuple[Phase, Tasks | None]:
+    """The phase, and what its tasks say when it is the one that has some."""
+    is_prepared = "preprocess" in history.done_phases or "preprocess" not in history.jobs
+    if history.phase == "train" or is_prepared:
+        return "train", None
+    array = history.jobs.get("encode")
+    if array is None or history.phase == "preprocess":
+        return "preprocess", None
+    tasks = read_tasks(run, array, now)
+    return ("preprocess", None) if tasks.are_done else ("encode", tasks)
 
 
 def _with_signs_of_life(records: Records, now: float) -> Records:
@@ -203,11 +212,3 @@ def _sane(progress: Progress) -> Progress:
 def _number(value: object) -> float | None:
     # a loss may be NaN, which is no JSON
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def age_of(path: Path, now: float) -> float | None:
-    """Seconds since the file changed; a file server's clock may be ahead of ours: never below 0."""
-    try:
-        return max(0.0, now - os.stat(path).st_mtime)
-    except OSError:
-        return None

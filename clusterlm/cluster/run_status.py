@@ -34,6 +34,8 @@ class RunStatus:
     """Age of what the state rests on."""
     source: str
     """records, supervisor, squeue, sacct, process, or nothing."""
+    task: int | None = None
+    """Of the array that encodes: the one that the state speaks of."""
     rank: int | None = None
     host: str | None = None
     error: str | None = None
@@ -68,8 +70,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         advice=_advice(records, verdict, told),
         attempt=records.attempt,
         job_ids=[job.job_id for job in history.jobs.values()],
-        nodes=history.nodes
-        or ([sight.row.nodes] if sight and sight.row and sight.row.nodes else []),
+        nodes=_nodes(records, sight),
         step=progress.step if progress else None,
         total_steps=progress.total_steps if progress else None,
         loss=progress.loss if progress else None,
@@ -77,6 +78,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         eta_s=progress.eta_s if progress and not verdict.state.is_final else None,
         updated_s_ago=age_s,
         source=source,
+        task=_task(told, sight),
         rank=told.get("rank"),
         host=told.get("host"),
         error=told.get("error"),
@@ -86,8 +88,15 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
     )
 
 
-def _nodes_of(sight: Seen | None) -> list[str]:
-    return [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
+def _nodes(records: Records, sight: Seen | None) -> list[str]:
+    by_slurm = [sight.row.nodes] if sight and sight.row and sight.row.nodes else []
+    own = list(records.tasks.nodes) if records.tasks else records.history.nodes
+    return own or by_slurm
+
+
+def _task(told: Mapping[str, Any], sight: Seen | None) -> int | None:
+    by_slurm = sight.row.task if sight and sight.row else ""
+    return told.get("task", int(by_slurm) if by_slurm.isdecimal() else None)
 
 
 def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:
@@ -95,6 +104,8 @@ def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:
     history = records.history
     if history.end is not None:
         return history.end
+    if verdict.state is State.RETRYING and records.tasks:
+        return records.tasks.failure or {}
     if verdict.state is State.RETRYING:
         return history.failure or history.last_end or {}
     return {}

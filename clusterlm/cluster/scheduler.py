@@ -23,7 +23,7 @@ from clusterlm.cluster.host import Host
 from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, ask_sacct, ask_squeue
 from clusterlm.errors import SlurmUnreachable
 from clusterlm.supervise.history import JobRef
-from clusterlm.supervise.slurm_states import JobRow
+from clusterlm.supervise.slurm_states import JobRow, Life
 
 LOCAL = "local"
 BLIND_AFTER_S = 60.0
@@ -201,7 +201,21 @@ def own_row(job: JobRef, rows: Sequence[JobRow]) -> JobRow | None:
 
     A row counts when it was submitted when we submitted, when it says that it was restarted, or
     when it follows a row of ours that was to go on (REQUEUED, RESIZING, ...).
+
+    An array runs while one of its tasks does, waits while one waits, and has ended well when all
+    have: of the rows of its tasks the one is given that says so.
     """
+    tasks = dict.fromkeys(row.task for row in rows)
+    own = [_own_row_of(job, [row for row in rows if row.task == task]) for task in tasks]
+    return min((row for row in own if row), key=_rank, default=None)
+
+
+def _rank(row: JobRow) -> tuple[int, bool]:
+    lives = (Life.RUNNING, Life.WAITING, Life.UNKNOWN, Life.ENDED)
+    return lives.index(row.life), row.state == "COMPLETED"
+
+
+def _own_row_of(job: JobRef, rows: Sequence[JobRow]) -> JobRow | None:
     own: JobRow | None = None
     for row in rows:
         follows = own is not None and own.state in _GOES_ON

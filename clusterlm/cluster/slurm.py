@@ -22,7 +22,8 @@ CLIENT_TIMEOUT_S = 25.0
 
 # longer values are cut by squeue, at the width
 _SQUEUE_COLUMNS = (
-    ("JobID", 24),
+    # 71_4, where JobID says 75: each task of an array has a number of its own
+    ("JobArrayID", 24),
     ("State", 24),
     ("RestartCnt", 12),
     ("SubmitTime", 24),
@@ -31,7 +32,8 @@ _SQUEUE_COLUMNS = (
     ("Reason", 192),
 )
 _SACCT_FIELDS = ("JobID", "State", "ExitCode", "Submit", "NodeList", "Reason")
-_JOB_ID = re.compile(r"(\d+)(?:[_+]\S*)?")
+# 71, 71_4, 71_[5-15%2], 71+1
+_JOB_ID = re.compile(r"(\d+)(?:_(\S+)|\+\S*)?")
 _NOTHING = ("", "(null)", "None", "N/A", "n/a", "Unknown")
 
 
@@ -113,6 +115,7 @@ def parse_squeue(text: str) -> dict[str, list[JobRow]]:
                 restarts=int(restarts) if restarts.isdecimal() else 0,
                 exit_code=_exit_code(code),
                 raw_state=state,
+                task=match[2] or "",
             )
             rows.setdefault(row.job_id, []).append(row)
     return rows
@@ -133,10 +136,11 @@ def parse_sacct(text: str) -> dict[str, list[JobRow]]:
                 reason=_reason_of_end(state, reason),
                 nodes="" if nodes == "None assigned" else nodes,
                 submit_time=submitted,
-                restarts=len(rows.get(match[1], ())),
+                restarts=sum(r.task == (match[2] or "") for r in rows.get(match[1], ())),
                 exit_code=code,
                 raw_state=state,
                 source="sacct",
+                task=match[2] or "",
             )
             rows.setdefault(row.job_id, []).append(row)
     return rows

@@ -124,8 +124,8 @@ def _jobs_to_see(records: Records) -> list[JobRef]:
     fresh = records.beat_s_ago is not None and records.beat_s_ago < SILENT_SUPERVISOR_S
     if records.is_final or (fresh and not history.requeued):
         return []
-    jobs = [history.jobs.get("preprocess")] if records.waits_for_data else []
-    return [job for job in (*jobs, history.jobs.get("train")) if job is not None]
+    phases = ("encode", "preprocess", "train") if records.waits_for_data else ("train",)
+    return [job for phase in phases if (job := history.jobs.get(phase)) is not None]
 
 
 def _is_gone(records: Records, seen: Mapping[str, Seen]) -> bool:
@@ -144,6 +144,8 @@ def _status(records: Records, seen: Mapping[str, Seen], now: float) -> RunStatus
         supervisor_host=records.beat_host,
         silent=records.silent,
         progress_step=_current_step(records),
+        tasks=records.tasks.words if records.tasks else "",
+        task_failure=records.tasks.failure if records.tasks else None,
         all_ranks_done=records.all_ranks_done,
         row=None if sight is None or sight.is_blind else _with_reason(sight.row, records, seen),
         row_phase=phase,
@@ -157,7 +159,12 @@ def _status(records: Records, seen: Mapping[str, Seen], now: float) -> RunStatus
 
 def _job_that_matters(records: Records, seen: Mapping[str, Seen]) -> tuple[str, JobRef | None]:
     """The data phase while it waits or runs, or ended badly; else the training."""
-    prepare, train = records.history.jobs.get("preprocess"), records.history.jobs.get("train")
+    jobs = records.history.jobs
+    prepare, train = jobs.get("preprocess"), jobs.get("train")
+    if records.tasks and not records.tasks.has_ended:
+        at = seen.get(jobs["encode"].job_id, NOT_ASKED)
+        if at.row.state != "COMPLETED" if at.row else at.is_blind:
+            return "encode", jobs["encode"]
     if prepare is None or not records.waits_for_data:
         return "train", train
     at = seen.get(prepare.job_id, NOT_ASKED)

@@ -53,6 +53,8 @@ class Submission:
     cache_hit: bool
     shares_with: str | None = None
     """Run whose preprocess job prepares the same data."""
+    tasks: int = 1
+    """Of the array that encodes, when one was sent."""
 
 
 def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
@@ -64,6 +66,9 @@ def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
     if job.cluster != LOCAL:
         launch = Launch(folder=str(run.submitit))
         if fingerprint and why_not_whole(CachePaths.of(fingerprint).root, fingerprint):
+            if job.encode_tasks > 1:
+                files["encode.sbatch"] = render_sbatch(job, run, "encode", launch)
+                launch = Launch(folder=launch.folder, dependency="afterok:ENCODE_JOB_ID")
             files["preprocess.sbatch"] = render_sbatch(job, run, "preprocess", launch)
             launch = Launch(folder=launch.folder, dependency="afterok:PREPROCESS_JOB_ID")
         files["train.sbatch"] = render_sbatch(job, run, "train", launch)
@@ -203,9 +208,7 @@ def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) ->
         cache_hit, after, shared = True, None, None
         if fingerprint:
             cache_hit, after, shared = _prepare_data(run, job, fingerprint, host, sent)
-        train = _submit_phase(run, job, "train", after)
-        sent.append(train)
-        _note(run, job, train)
+        _send_phase(run, job, "train", after, sent)
     except BaseException as error:
         try:
             _take_back(run, job, fingerprint, host, sent)
@@ -214,7 +217,7 @@ def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) ->
             raise JobsLeft(f"{error}\n  {second}\n  take back by hand: scancel {left}") from error
         raise
     ids = {s.phase: s.job_id for s in sent}
-    return Submission(run, ids, fingerprint, cache_hit, shared)
+    return Submission(run, ids, fingerprint, cache_hit, shared, max(s.tasks for s in sent))
 
 
 def _prepare_data(
@@ -230,14 +233,32 @@ def _prepare_data(
         if claim:
             claims.join(cache, claim, run.name)
             shared = launcher.Submitted("preprocess", claim.job_id, claim.pid_started, claim.host)
+            if claim.array:
+                sharing = launcher.Submitted("encode", claim.array, tasks=claim.tasks)
+                _note(run, job, sharing, owner=claim.run)
             _note(run, job, shared, owner=claim.run)
             return False, shared, claim.run
-        own = _submit_phase(run, job, "preprocess", None)
-        sent.append(own)
-        _note(run, job, own)
-        local = {"pid_started": own.pid_started, "host": own.host}
-        claims.write_claim(cache, claims.claim_of(run.name, own.job_id, job.cluster, **local))
+        array = _send_phase(run, job, "encode", None, sent) if job.encode_tasks > 1 else None
+        own = _send_phase(run, job, "preprocess", array, sent)
+        further: dict[str, Any] = {"pid_started": own.pid_started, "host": own.host}
+        if array:
+            further |= {"array": array.job_id, "tasks": array.tasks}
+        claims.write_claim(cache, claims.claim_of(run.name, own.job_id, job.cluster, **further))
         return False, own, None
+
+
+def _send_phase(
+    run: RunPaths,
+    job: Job,
+    phase: Phase,
+    after: launcher.Submitted | None,
+    sent: list[launcher.Submitted],
+) -> launcher.Submitted:
+    """Send one phase and add it to `sent`, which is taken back when a later one is refused."""
+    own = _submit_phase(run, job, phase, after)
+    sent.append(own)
+    _note(run, job, own)
+    return own
 
 
 def _submit_phase(
@@ -257,6 +278,8 @@ def _note(run: RunPaths, job: Job, sent: launcher.Submitted, owner: str | None =
     }
     if sent.pid_started:
         fields |= {"pid_started": sent.pid_started, "host": sent.host}
+    if sent.tasks > 1:
+        fields["tasks"] = sent.tasks
     if owner:
         record(run, "shares", run=owner, **fields)
     else:
@@ -271,8 +294,8 @@ def _take_back(
     sent: list[launcher.Submitted],
 ) -> None:
     if fingerprint and claims.leave(CachePaths.of(fingerprint), run.name):
-        # somebody else has joined our data job in this moment: it stays
-        sent = [s for s in sent if s.phase != "preprocess"]
+        # somebody else has joined our data jobs in this moment: they stay
+        sent = [s for s in sent if s.phase == "train"]
     if not sent:
         return
     if job.cluster == LOCAL:

@@ -16,6 +16,7 @@ from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.tail import last_lines
+from clusterlm.cluster.tasks import attempt_of
 from clusterlm.node.records import ExitRecord, read_exits
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
@@ -38,6 +39,8 @@ class Explanation:
     cause: Cause | None = None
     evidence: str = ""
     phase: str | None = None
+    task: int | None = None
+    """Of the array that encodes."""
     attempt: int | None = None
     rank: int | None = None
     host: str | None = None
@@ -92,6 +95,7 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
     base = Explanation(
         run=run.name,
         state=status.state,
+        task=status.task,
         words=_words(status),
         cause=status.cause,
         evidence=status.evidence,
@@ -143,8 +147,9 @@ def _of_failure(base: Explanation, run: RunPaths, history: History) -> Explanati
     if event is None:
         return _with_batch_log(base, run)
     phase, number = cast(Phase, event.get("phase", "train")), int(event["attempt"])
-    attempt = run.attempt(phase, number)
-    found = replace(base, phase=phase, attempt=number, same_before=_same_before(history, event))
+    attempt, task = attempt_of(run, event, phase), event.get("task")
+    before = _same_before(history, event)
+    found = replace(base, phase=phase, task=task, attempt=number, same_before=before)
     cause = str(event.get("cause"))
     if base.cause in (None, Cause.PREPROCESS_FAILED, Cause.DATA_NOT_READY, Cause.NO_PROGRESS):
         found = replace(found, cause=Cause[cause] if cause in Cause.__members__ else base.cause)
@@ -164,7 +169,13 @@ def _failed_attempt(history: History) -> dict[str, Any] | None:
     """The newest attempt_ended that was a failure, or the failure of the attempt that runs."""
     if history.attempt_open:
         return history.failure
-    failed = [e for e in history.ends if "attempt" in e and _is_failure(str(e.get("cause")))]
+    # of the tasks of an array the one that has ended the run
+    task = (history.end or {}).get("task")
+    failed = [
+        e
+        for e in history.ends
+        if "attempt" in e and _is_failure(str(e.get("cause"))) and task in (None, e.get("task"))
+    ]
     return failed[-1] if failed else None
 
 
@@ -177,7 +188,8 @@ def _is_failure(name: str) -> bool:
 
 def _with_batch_log(base: Explanation, run: RunPaths) -> Explanation:
     """No attempt failed: what the batch step itself printed last may say why."""
-    logs = [file.path for file in batch_files(run, Wanted()) if file.path.stat().st_size]
+    files = batch_files(run, Wanted(task=base.task))
+    logs = [file.path for file in files if file.path.stat().st_size]
     if not logs:
         return base
     newest = max(logs, key=lambda path: path.stat().st_mtime)
@@ -186,7 +198,10 @@ def _with_batch_log(base: Explanation, run: RunPaths) -> Explanation:
 
 def _same_before(history: History, event: dict[str, Any]) -> int:
     same = (event.get("cause"), event.get("error"))
-    before = [e for e in history.ends if e is not event and e.get("phase") == event.get("phase")]
+    whose = (event.get("phase"), event.get("task"))
+    before = [
+        e for e in history.ends if e is not event and (e.get("phase"), e.get("task")) == whose
+    ]
     return sum((e.get("cause"), e.get("error")) == same for e in before)
 
 
@@ -221,6 +236,10 @@ def _tail_of(log: Path) -> tuple[str, ...]:
 
 
 def _where(found: Explanation, told: dict[str, Any]) -> str:
+    whose = f"task {found.task}" if found.task is not None else ""
     if found.rank is not None:
-        return readable(failure_words(told).encode())
-    return readable((found.error or str(told.get("evidence") or "")).encode())
+        words = failure_words(told)
+    else:
+        words = found.error or str(told.get("evidence") or "")
+        whose += f" on {found.host}" if whose and found.host else ""
+    return readable((f"{whose}: {words}" if whose else words).encode())

@@ -120,6 +120,7 @@ def contaminated(
     tokens: TokenArray, starts: Numbers, lengths: Numbers, index: ValidationIndex
 ) -> Contaminated:
     """The documents of a chunk that give validation documents away."""
+    starts, lengths = starts.astype(np.int64), lengths.astype(np.int64)
     pairs = np.empty((0, 2), dtype=np.int64)
     if len(index.hashes):
         pairs = _shared_ngrams(tokens, starts, lengths, index)
@@ -213,7 +214,7 @@ def _whole_texts(
         lines, within = _lines_of(hits, part.counts)
         rows = np.repeat(part.rows[lines], sizes)
         places = np.repeat(part.starts[lines] + within, sizes)
-        space = starts[rows].astype(np.int64) + lengths[rows] - places
+        space = starts[rows] + lengths[rows] - places
         for one in distinct(which).tolist():
             text = index.texts[one]
             here = np.flatnonzero((which == one) & (space >= len(text)))

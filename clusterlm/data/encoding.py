@@ -19,10 +19,11 @@ from clusterlm.data.engine_choice import choose_engine
 from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
 from clusterlm.data.known import known_chunks
 from clusterlm.data.long_text import Cutter
-from clusterlm.data.make_shards import ShardJob, make_shards
+from clusterlm.data.make_shards import make_shards
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading, shard_jobs, source_keys
 from clusterlm.data.sample import sample_of
+from clusterlm.data.shard_job import ShardJob
 from clusterlm.data.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.sources import place_of
 from clusterlm.data.summary import size_in_words

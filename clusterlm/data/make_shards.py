@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from clusterlm.data.chunks import Chunk
 from clusterlm.data.documents import BAD, Problem
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
 from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
-from clusterlm.data.files import SourceFile
-from clusterlm.data.shard_writer import ShardWriter
+from clusterlm.data.shard_job import Making, ShardJob, file_stamps
 from clusterlm.data.shards import ChunkRow
-from clusterlm.data.units import Unit
 from clusterlm.data.workers import (
     Answer,
     Encode,
@@ -40,42 +37,6 @@ UNSETTLED = 4
 
 GATE_TIMEOUT_S = 120.0
 """How long an engine may take to load and to encode the texts of the gate; mostly 2 s."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How much of a source is wanted.
-
-    Attributes:
-        first_record, end_record: of the source's records; None for all behind.
-        num_documents: that can be used.
-    """
-
-    first_record: int = 0
-    end_record: int | None = None
-    num_documents: int | None = None
-
-
-@dataclass
-class ShardJob:
-    """A shard to be made.
-
-    Attributes:
-        stamps: of the unit's files when their content was looked at.
-    """
-
-    root: Path
-    unit: Unit
-    is_masked: bool
-    is_coded: bool
-    limit: Limit
-    stamps: tuple[tuple[int, int, int], ...]
-
-
-def file_stamps(files: Sequence[SourceFile]) -> tuple[tuple[int, int, int], ...]:
-    """Size and times of each file: the same, as long as nobody has written into it."""
-    stats = [file.path.stat() for file in files]
-    return tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
 
 
 OnChunk = Callable[[ShardJob, EncodedSizes], None]
@@ -116,57 +77,11 @@ def make_shards(
         run.close()
 
 
-class _Making:
-    """A job under way."""
-
-    def __init__(self, job: ShardJob, dtype: str) -> None:
-        self.job = job
-        self.writer = ShardWriter(job.root, dtype, is_masked=job.is_masked, is_coded=job.is_coded)
-        self.ended: set[int] = set()
-        self.is_closed = False
-        self.is_issued = False
-        self.num_out = 0
-        self._num_records = 0
-        self._num_documents = 0
-
-    @property
-    def is_done(self) -> bool:
-        return self.is_issued and not self.num_out
-
-    def matters(self, problem: Problem) -> bool:
-        """Whether a malformed record of the next chunk stands before the end of what is wanted."""
-        limit = self.job.limit
-        documents = self._num_documents + problem.documents_before
-        if limit.num_documents is not None and documents >= limit.num_documents:
-            return False
-        record = self._num_records + problem.record
-        return record >= limit.first_record and (
-            limit.end_record is None or record < limit.end_record
-        )
-
-    def take(self, chunk: Chunk, sizes: EncodedSizes) -> bool:
-        """Whether a settled chunk is wanted; closes the job when nothing behind it is."""
-        if chunk.is_open and not sizes.num_records:
-            # nothing comes behind the end of a file whose length was not known
-            self.ended.add(chunk.first_file)
-            return False
-        if self.is_closed:
-            return False
-        limit = self.job.limit
-        if self._num_records >= limit.first_record:
-            self._num_documents += sizes.num_documents
-        self._num_records += sizes.num_records
-        has_all = limit.num_documents is not None and self._num_documents >= limit.num_documents
-        is_behind = limit.end_record is not None and self._num_records >= limit.end_record
-        self.is_closed = has_all or is_behind
-        return True
-
-
 @dataclass
 class _Out:
     """A chunk on its way."""
 
-    making: _Making
+    making: Making
     index: int
     chunk: Chunk
     worker: int
@@ -190,11 +105,11 @@ class _Run:
         self._dtype = dtype
         self._on_chunk, self._on_bad = on_chunk, on_bad
         self._next = self._issue(jobs)
-        self._open: list[_Making] = []
+        self._open: list[Making] = []
         self._out: dict[int, _Out] = {}
         self._load = Counter[int]()
         self._num_issued = self._num_settled = 0
-        self._flushing: dict[int, _Making] = {}
+        self._flushing: dict[int, Making] = {}
 
     def close(self) -> None:
         self._crew.close()
@@ -231,9 +146,9 @@ class _Run:
         raise_failure(answer)
         return worker, answer
 
-    def _issue(self, jobs: Sequence[ShardJob]) -> Iterator[tuple[_Making, int, Chunk]]:
+    def _issue(self, jobs: Sequence[ShardJob]) -> Iterator[tuple[Making, int, Chunk]]:
         for job in jobs:
-            making = _Making(job, self._dtype)
+            making = Making(job, self._dtype)
             self._open.append(making)
             for index, chunk in enumerate(job.unit.chunks(making.ended)):
                 if making.is_closed:
@@ -305,7 +220,7 @@ class _Run:
             self._crew.send(out.worker, Write(self._num_settled, place))
             self._num_settled += 1
 
-    def _finish(self, making: _Making) -> None:
+    def _finish(self, making: Making) -> None:
         job = making.job
         if file_stamps(job.unit.files) != job.stamps:
             # under its key it would be found for a content that it does not hold

@@ -29,27 +29,15 @@ from typing import Protocol
 
 import numpy as np
 
-from clusterlm.data.documents import Mask, Numbers
+from clusterlm.data.documents import Numbers
 from clusterlm.data.pack import Plan, make_plan, offsets_of
 from clusterlm.data.table import TokenView
+from clusterlm.data.token_bytes import NewlineTokens
 
 # tokens looked at together: what is held at once does not grow with the data, and what is looked at
 # while it is in the cache of the processor takes a third of the time
 SCAN_TOKENS = 1 << 16
 CHAIN_TOKENS = 1 << 24
-
-
-@dataclass(frozen=True)
-class NewlineTokens:
-    """What the ids of a tokenizer say about newlines, one entry an id.
-
-    Attributes:
-        ends_with_newline: the bytes of the token end in a newline.
-        is_newline_only: the token is whitespace with a newline in it and nothing else.
-    """
-
-    ends_with_newline: Mask
-    is_newline_only: Mask
 
 
 class LegalStarts(Protocol):

@@ -28,13 +28,13 @@ from clusterlm.data.pack_fit import fit_documents
 from clusterlm.data.pack_stream import (
     DocumentStarts,
     LegalStarts,
-    NewlineTokens,
     concat_blocks,
     find_paragraphs,
     start_blocks,
 )
 from clusterlm.data.split import split_documents
 from clusterlm.data.table import Table, TokenView
+from clusterlm.data.token_bytes import NewlineTokens
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 

@@ -14,7 +14,7 @@ from clusterlm.data.files import SourceFile
 from clusterlm.data.fingerprint import hash_of, source_options, sources_of
 from clusterlm.data.hashes import HashMemo
 from clusterlm.data.hub import resolve_files
-from clusterlm.data.make_shards import Limit, ShardJob, file_stamps
+from clusterlm.data.shard_job import Limit, ShardJob, file_stamps
 from clusterlm.data.shards import FORMAT
 from clusterlm.data.slices import RowSlice, parse_split
 from clusterlm.data.targets import is_coded, weight_table

@@ -19,6 +19,9 @@ import numpy as np
 from clusterlm.data.documents import Numbers, TokenArray
 from clusterlm.data.storage import ByteFile, ByteFiles, Bytes, open_files
 
+PADDING = -1
+"""In place of an address: no token."""
+
 # how many bits are set in each byte
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
 
@@ -57,8 +60,7 @@ class ShardFiles:
             folder = self.shards[0].tokens.parent if self.shards else Path()
             files = open_files(folder)
         self.files = files
-        self._width = self.dtype.itemsize
-        self._opened: dict[int, ByteFile] = {}
+        self._opened = _Opened(self)
         # bits and codes
         self._beside: dict[Path, ByteFile] = {}
 
@@ -71,12 +73,24 @@ class ShardFiles:
         return bisect_right(self.bases, address) - 1
 
     def read(self, address: int, count: int) -> Bytes:
-        """Tokens of one document, as bytes."""
-        shard = bisect_right(self.bases, address) - 1
-        # called for each document of each batch: one lookup by a small number, one slice
-        file = self._opened.get(shard) or self._open(shard)
-        first = (address - self.bases[shard]) * self._width
-        return file[first : first + count * self._width]
+        """Tokens of one shard, as bytes."""
+        return self.read_many([address], [count], padding=b"")[0]
+
+    def read_many(
+        self, addresses: Sequence[int], counts: Sequence[int], *, padding: Bytes
+    ) -> list[Bytes]:
+        """Stretches of tokens, each of one shard, as bytes; for PADDING the front of `padding`."""
+        # a batch has a hundred of them: what a turn of this loop costs is the time of a batch
+        bases, opened, width = self.bases, self._opened, self.dtype.itemsize
+        stretches = []
+        for address, count in zip(addresses, counts, strict=True):
+            if address == PADDING:
+                stretches.append(padding[: count * width])
+            else:
+                shard = bisect_right(bases, address) - 1
+                first = (address - bases[shard]) * width
+                stretches.append(opened[shard][first : first + count * width])
+        return stretches
 
     def __getitem__(self, addresses: slice) -> TokenArray:
         begin, end, _ = addresses.indices(self.num_tokens)
@@ -89,8 +103,9 @@ class ShardFiles:
     def will_need(self, address: int, count: int) -> None:
         """Announce tokens of one document that are going to be read."""
         shard = self.shard_of(address)
-        first = (address - self.bases[shard]) * self._width
-        self.files.will_need(self.shards[shard].tokens, first, count * self._width)
+        width = self.dtype.itemsize
+        first = (address - self.bases[shard]) * width
+        self.files.will_need(self.shards[shard].tokens, first, count * width)
 
     def trained_bytes(self, shard: int, first: int, count: int) -> Bytes:
         """What holds the bits of tokens first .. first + count of a shard that has them."""
@@ -114,10 +129,6 @@ class ShardFiles:
             counts[here] = before.of(first + lengths[here]) - before.of(first)
         return counts
 
-    def _open(self, shard: int) -> ByteFile:
-        file = self._opened[shard] = self.files.open(self.shards[shard].tokens)
-        return file
-
     def _open_beside(self, path: Path | None) -> ByteFile:
         assert path is not None
         file = self._beside.get(path)
@@ -130,6 +141,18 @@ class ShardFiles:
             stop = min(end, self.bases[self.shard_of(begin) + 1])
             yield begin, stop - begin
             begin = stop
+
+
+class _Opened(dict[int, ByteFile]):
+    """Files of tokens by shard, opened when they are first asked for."""
+
+    def __init__(self, shards: ShardFiles) -> None:
+        super().__init__()
+        self._shards = shards
+
+    def __missing__(self, shard: int) -> ByteFile:
+        file = self[shard] = self._shards.files.open(self._shards.shards[shard].tokens)
+        return file
 
 
 class _OnesBefore:

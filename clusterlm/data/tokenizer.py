@@ -22,6 +22,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import ChatTemplate
+from clusterlm.data.documents import Mask
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
 from clusterlm.data.templates import CHATML, CHATML_TOKENS, template_text
 from clusterlm.errors import DataError

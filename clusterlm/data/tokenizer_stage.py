@@ -23,11 +23,13 @@ from clusterlm.data.sample import Sample, sample_of
 from clusterlm.data.summary import size_in_words
 from clusterlm.data.tokenizer import (
     FACTS,
+    Vocabulary,
     fetch_tokenizer,
     note_vocabulary,
     read_vocabulary,
     train_tokenizer,
 )
+from clusterlm.errors import DataError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Data, Tokenizer
 
@@ -76,7 +78,7 @@ def prepare_tokenizer(
         try:
             sample = sample_of(_trained_on(readings)) if learns else None
             about = _make(spec, aside.folder, sample, report, with_chat=with_chat)
-            note_vocabulary(read_vocabulary(aside.folder))
+            note_vocabulary(_checked(spec, aside.folder))
             write_json(aside.folder / DONE, about, mode=0o644)
             aside.publish(_is_done)
         except BaseException:
@@ -91,6 +93,14 @@ def copy_tokenizer(origin: Path, folder: Path) -> None:
     for path in sorted(origin.iterdir()):
         if path.name not in (DONE, FACTS):
             shutil.copyfile(path, folder / path.name)
+
+
+def _checked(spec: Tokenizer, folder: Path) -> Vocabulary:
+    try:
+        return read_vocabulary(folder)
+    except DataError as error:
+        # the user knows where it came from, and not where it is copied to
+        raise DataError(str(error).replace(str(folder), str(spec.name))) from error
 
 
 def _is_done(root: Path) -> bool:

@@ -76,6 +76,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def age_of(path: Path, now: float) -> float | None:
+    """Seconds since the file changed; a file server's clock may be ahead of ours: never below 0."""
+    try:
+        return max(0.0, now - os.stat(path).st_mtime)
+    except OSError:
+        return None
+
+
 def append_json(path: Path, value: Any) -> None:
     """Append `value` as one line.
 

@@ -145,6 +145,9 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[str, int | None]:
         return "a tab; YAML is indented with spaces", line
     if re.search(r":\s*\{\w*\}\S", found):
         return "a value that begins with `{` is read as a mapping; put it in quotes", line
+    if "nesting depth" in what:
+        # PyYAML has a limit of its own from 6.0.4 on, met before ours is counted
+        return f"nested more than {DEEPEST} levels deep", line
     if "single document" in what:
         return "a second document (`---`); a job is one document", line
     if "mapping values are not allowed" in what:

@@ -49,6 +49,11 @@ class Job(Spec):
         return self.image.runtime or ("docker" if self.cluster == LOCAL else "pyxis")
 
     @property
+    def encode_tasks(self) -> int:
+        """Tasks of the job array that tokenizes; 1: there is none, the data phase is one job."""
+        return self.data.tasks if self.data and self.cluster != LOCAL else 1
+
+    @property
     def gradient_accumulation(self) -> int:
         """Forward passes per optimizer step, on every rank."""
         train = self.train

@@ -159,6 +159,8 @@ def notes_on(job: Job) -> list[str]:
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
+    if job.cluster == LOCAL and job.data and job.data.tasks > 1:
+        notes.append(f"cluster: local takes no notice of data.tasks: {job.data.tasks} run as one")
     named = {"model.name": job.model, "data.tokenizer.name": job.data and job.data.tokenizer}
     for place, section in named.items():
         name = section.name if section else None

@@ -26,6 +26,10 @@ class Allocation:
     """How often the scheduler has started this job again under the same id."""
     hosts: tuple[str, ...]
     is_slurm: bool
+    array: str = ""
+    """Id of the job array whose task this is; empty for a job of its own."""
+    task: int = 0
+    """Number in the array, from 0."""
 
     @property
     def head(self) -> str:
@@ -38,11 +42,15 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     if environ.get("SUBMITIT_EXECUTOR") != "slurm":
         job_id = environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
         return Allocation(job_id, 0, _local_hosts(environ), is_slurm=False)
+    array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "0")
     return Allocation(
-        environ["SLURM_JOB_ID"],
+        # 71_4, which every client takes: the task's own number says nothing to anybody
+        f"{array}_{task}" if array else environ["SLURM_JOB_ID"],
         int(environ.get("SLURM_RESTART_COUNT") or 0),
         tuple(_hostnames(environ["SLURM_JOB_NODELIST"])),
         is_slurm=True,
+        array=array,
+        task=int(task),
     )
 
 
@@ -73,6 +81,18 @@ def job_is_running(job_id: str) -> bool | None:
     if done.returncode != 0:
         return False if "Invalid job id" in done.stderr else None
     return bool(re.match(r"(RUNNING|SUSPENDED)\b", done.stdout.strip()))
+
+
+def end_job(job_id: str) -> None:
+    """Take a job, or all tasks of an array, out of the queue; a refusal is said and no more."""
+    try:
+        argv = ["scancel", job_id]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        words = done.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        words = str(error)
+    if words:
+        print(f"scancel {job_id}: {words}", flush=True)
 
 
 def process_lives(pid: int, started: float | None) -> bool:

@@ -4,8 +4,8 @@ Every event is one object with `time` (unix seconds) and `event`, and these fiel
 
     created           run cluster version
     cache_hit         fingerprint
-    submitted         phase job_id cluster [dependency] [pid_started host]   local: job_id is a pid
-    shares            phase=preprocess job_id run [submitted]   another run prepares the same data
+    submitted         phase job_id cluster [tasks] [pid_started host]   local: job_id is a pid
+    shares            phase job_id run [tasks] [submitted]   another run prepares the same data
     resumed           by
     cancel_requested  by now
     phase_started     phase job_id restart nodes host
@@ -19,6 +19,8 @@ Every event is one object with `time` (unix seconds) and `event`, and these fiel
     ended             phase state cause evidence rank host code signal error
 
 Events are facts: nothing here judges. `attempt_ended.cause` and `ended.cause` are names of Cause.
+A task of the phase `encode` writes the same into a file of its own. The run's file has of it, with
+the further fields `array task`, the attempts that failed and the end that it brought on the run.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class JobRef:
     pid_started: float | None = None
     """Local only: start time of the process, because pids are used again."""
     host: str | None = None
+    tasks: int = 1
+    """Of a job array."""
 
 
 @dataclass
@@ -134,6 +138,7 @@ def _submitted(h: History, e: dict[str, Any]) -> None:
         owner=e.get("run", h.run),
         pid_started=e.get("pid_started"),
         host=e.get("host"),
+        tasks=int(e.get("tasks", 1)),
     )
     if old := h.jobs.get(ref.phase):
         h.past_jobs.append(old)
@@ -163,6 +168,8 @@ def _phase_started(h: History, e: dict[str, Any]) -> None:
         return
     h.phase, h.requeued, h.stop_reason = e["phase"], False, None
     h.attempt_open = False
+    # a scheduler that took the nodes away in the last moment starts it again
+    h.done_phases.discard(h.phase)
 
 
 def _attempt_started(h: History, e: dict[str, Any]) -> None:

@@ -65,6 +65,8 @@ def _cancelling(view: RunView, alive: bool) -> Verdict:
 
 def _living(view: RunView) -> Verdict:
     h = view.history
+    if view.tasks:
+        return _encoding(view)
     if h.stop_reason is not None:
         return Verdict(State.STOPPING, None, f"saving after a stop request ({h.stop_reason})")
     if h.failure is not None and h.attempt_open:
@@ -79,6 +81,18 @@ def _living(view: RunView) -> Verdict:
     if view.progress_step is not None:
         return Verdict(State.TRAINING, None, _previous_failure(h))
     return Verdict(State.STARTING, None, _previous_failure(h))
+
+
+def _encoding(view: RunView) -> Verdict:
+    """Tasks side by side: the others go on while one is tried again."""
+    if (failure := view.task_failure) is not None:
+        cause = _cause_named(failure) or _cause_seen(failure)
+        text = f"{view.tasks}; task {failure.get('task')}: {_words_of(failure)}"
+        return Verdict(State.RETRYING, cause, text)
+    ends = view.history.attempts_of("encode")
+    before = f"; task {ends[-1].get('task')} was tried again" if ends else ""
+    before += f" after: {_words_of(ends[-1])}" if ends else ""
+    return Verdict(State.PREPROCESSING, None, view.tasks + before)
 
 
 def _cause_seen(failure: dict[str, object]) -> Cause:
@@ -108,13 +122,15 @@ def _words_of(event: dict[str, object]) -> str:
 def _by_row(view: RunView, row: JobRow) -> Verdict:
     h = view.history
     if row.life is Life.WAITING:
-        why = row.reason_words
+        why = "; ".join(filter(None, (view.tasks, row.reason_words)))
         if h.requeued and h.last_end is not None:
             why = f"requeued after: {_words_of(h.last_end)}" + (f"; {why}" if why else "")
         return Verdict(State.PENDING, None, why)
     if row.life is Life.RUNNING:
-        if view.row_phase == "preprocess":
-            return Verdict(State.PREPROCESSING, None, f"in job {row.job_id} on {row.nodes}")
+        if view.row_phase in ("encode", "preprocess"):
+            where = f"in job {row.job_id} on {row.nodes}"
+            text = "; ".join(filter(None, (view.tasks, where)))
+            return Verdict(State.PREPROCESSING, None, text)
         if view.supervisor_s_ago is None or h.requeued:
             return Verdict(State.STARTING, None, f"{row.state.lower()} on {row.nodes}")
         where = view.supervisor_host or "the head node"
@@ -138,7 +154,9 @@ def _by_end(view: RunView, row: JobRow) -> Verdict:
         "NODE_FAIL": Cause.NODE_LOST,
         "OUT_OF_MEMORY": Cause.HOST_MEMORY,
     }.get(row.state, Cause.SCHEDULER)
-    return Verdict(State.STOPPED, cause, f"the scheduler says {row.state} {row.exit_code}".strip())
+    whose = f" of task {row.task}" if row.task else ""
+    text = f"the scheduler says {row.state} {row.exit_code}".strip()
+    return Verdict(State.STOPPED, cause, text + whose)
 
 
 def _blind(view: RunView) -> Verdict:

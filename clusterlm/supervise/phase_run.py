@@ -21,6 +21,7 @@ from clusterlm.supervise.history import read_history, record
 from clusterlm.supervise.listener import Listener
 from clusterlm.supervise.pulse import Pulse
 from clusterlm.supervise.step import start_step
+from clusterlm.supervise.task import end_all, ended_by_another, environment_of, tell_failure
 from clusterlm.supervise.views import Action, AttemptView, Finding, Left, PastAttempt, Verdict
 
 TICK_S = 0.5
@@ -34,7 +35,7 @@ class Notes(Protocol):
 
 
 class PhaseRun:
-    """Everything the supervisor does to the run directory of its phase."""
+    """Everything the supervisor does to the records of its phase: the run's, or those of a task."""
 
     def __init__(self, run: RunPaths, job: Job, phase: Phase, allocation: Allocation) -> None:
         self.run, self.job, self.phase, self.allocation = run, job, phase, allocation
@@ -78,15 +79,15 @@ class PhaseRun:
 
     def end(self, verdict: Verdict) -> None:
         """Write the end of the run."""
-        finding = verdict.finding
-        record(
-            self.run,
-            "ended",
-            phase=self.phase,
-            state=verdict.state.value,
-            cause=verdict.cause.name if verdict.cause else None,
-            **{**(_fields(finding) if finding else {}), "evidence": verdict.evidence},
-        )
+        fields = {
+            "phase": self.phase,
+            "state": verdict.state.value,
+            "cause": verdict.cause.name if verdict.cause else None,
+            **(_fields(verdict.finding) if verdict.finding else {}),
+            "evidence": verdict.evidence,
+        }
+        record(self.run, "ended", **fields)
+        end_all(self.run, self.allocation.head, fields)
 
     def has_ended(self) -> bool:
         """Whether the end of the run is on record."""
@@ -94,7 +95,8 @@ class PhaseRun:
 
     def is_cancelled(self) -> bool:
         """Whether somebody asked for the end of the run, and nobody else waits for this phase."""
-        return self.run.cancel.exists() and not self._others_wait()
+        is_asked = self.run.cancel.exists() and not self._others_wait()
+        return is_asked or ended_by_another(self.run) is not None
 
     def pause(self, seconds: float, notes: Notes) -> None:
         """Wait before the next attempt; a cancel or a signal ends the wait."""
@@ -134,6 +136,7 @@ class PhaseRun:
     def _start(self, paths: AttemptPaths) -> Attempt:
         hosts = self._hosts()
         own = {"CLUSTERLM_ATTEMPT": str(paths.number), "CLUSTERLM_ATTEMPT_DIR": str(paths.root)}
+        own |= environment_of(self.run, self.job.encode_tasks)
         if not self.allocation.is_slurm:
             own["CLUSTERLM_SUPERVISOR_PID"] = str(os.getpid())
         resume, listener = None, None
@@ -189,6 +192,8 @@ class PhaseRun:
                 attempt.ask_to_stop(notes.stop_reason, "the scheduler")
             if self.is_cancelled():
                 self._relay_cancel(attempt)
+            if self.phase != "train" and attempt.stop_reason:
+                self._end_now(attempt, "the data phase has nothing to save: it keeps what is done")
             if not self.run.spec.exists():
                 attempt.step.end_now()
                 raise RunError(f"{self.run.root} has been deleted")
@@ -201,10 +206,14 @@ class PhaseRun:
             time.sleep(TICK_S)
 
     def _relay_cancel(self, attempt: Attempt) -> None:
-        request = read_json(self.run.cancel) or {}
+        request = ended_by_another(self.run) or read_json(self.run.cancel) or {}
         attempt.ask_to_stop("cancel", str(request.get("by", "clusterlm cancel")))
-        if request.get("now") and not attempt.paths.abort.exists():
-            attempt.end_now("cancelled without a save")
+        if request.get("now"):
+            self._end_now(attempt, "cancelled without a save")
+
+    def _end_now(self, attempt: Attempt, why: str) -> None:
+        if not attempt.paths.abort.exists():
+            attempt.end_now(why)
 
     def _tell(self, attempt: Attempt, view: AttemptView, told: set[str]) -> None:
         """Write what was seen for the first time as events: readers show it within a second."""
@@ -240,12 +249,13 @@ class PhaseRun:
         }
         write_json(paths.exit, {**fields, "state": verdict.state.value, "time": time.time()})
         record(self.run, "attempt_ended", **fields)
+        tell_failure(self.run, self.allocation.head, fields)
         self.pulse.write("between attempts")
         return verdict
 
     def _others_wait(self) -> bool:
         """Whether other runs wait for the data that this one began to prepare."""
-        if self.phase != "preprocess" or self.fingerprint is None:
+        if self.phase == "train" or self.fingerprint is None:
             return False
         claim = read_json(CachePaths.of(self.fingerprint).claim) or {}
         return any(user != self.run.name for user in claim.get("users", []))

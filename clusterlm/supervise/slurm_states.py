@@ -64,6 +64,8 @@ class JobRow:
     raw_state: str = ""
     source: str = "squeue"
     """squeue, sacct or process: who said it."""
+    task: str = ""
+    """Of an array: `4`, or `[5-15]` for those that wait; else empty."""
 
     @property
     def life(self) -> Life:

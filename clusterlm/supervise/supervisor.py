@@ -24,6 +24,7 @@ from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.history import record
 from clusterlm.supervise.phase_run import PhaseRun
 from clusterlm.supervise.predecessor import wait_for_data
+from clusterlm.supervise.task import records_of
 from clusterlm.supervise.views import Action, Finding, Verdict
 
 RETRY_DELAYS_S = (1.0, 5.0, 15.0, 30.0)
@@ -51,7 +52,8 @@ class Supervisor:
         run = RunPaths(Path(self.run_dir))
         job = Job.model_validate_json(run.spec.read_text())
         notes = _Notes()
-        phase = PhaseRun(run, job, self.phase, read_allocation(os.environ))
+        allocation = read_allocation(os.environ)
+        phase = PhaseRun(records_of(run, allocation), job, self.phase, allocation)
         if self.after_pid and phase.fingerprint:
             wait_for_data(CachePaths.of(phase.fingerprint), self.after_pid, phase.is_cancelled)
             if phase.has_ended():
@@ -77,7 +79,7 @@ class Supervisor:
         cache = CachePaths.of(phase.fingerprint)
         fault = why_not_whole(cache.root, phase.fingerprint)
         is_ready = fault is None
-        if self.phase == "preprocess":
+        if self.phase != "train":
             text = "the data was there already"
             return _verdict(State.DONE, Cause.DONE, text, Action.FINISH) if is_ready else None
         if is_ready or phase.is_cancelled():

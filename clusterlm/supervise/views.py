@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from clusterlm.node.records import ExitRecord
 from clusterlm.supervise.causes import Cause, State
@@ -107,6 +108,10 @@ class RunView:
     silent: dict[str, float] = field(default_factory=dict)
     """Hosts without a fresh heartbeat, as the supervisor sees it, with the seconds."""
     progress_step: int | None = None
+    tasks: str = ""
+    """`3 of 16 tasks done`, while the array encodes."""
+    task_failure: dict[str, Any] | None = None
+    """Event that one of them is just now tried again after."""
     all_ranks_done: bool = False
     """Every rank of the newest attempt has recorded a good end."""
     row: JobRow | None = None

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import DelayedSubmission, temporary_save_path
 
 from clusterlm.cluster.launcher import TemplateExecutor, submit_to_slurm
 from clusterlm.errors import SlurmError
@@ -80,6 +82,55 @@ def test_files_of_a_submission_are_private(run: RunPaths) -> None:
     submit_to_slurm(run, JOB, "train", None)
     for file in run.submitit.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+
+
+ARRAY = {
+    "name": "run",
+    "cluster": "slurm",
+    "data": {
+        "tokenizer": {"train": {"vocab_size": 300}},
+        "block_size": 8,
+        "sources": [{"kind": "text", "path": "/x"}],
+        "tasks": 3,
+    },
+    "train": {"command": ["x.sh"]},
+}
+
+
+def test_every_task_of_an_array_finds_its_pickle_where_submitit_looks(
+    run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = submit_to_slurm(run, Job.model_validate(ARRAY), "encode", None)
+    assert (sent.job_id, sent.tasks) == ("4711", 3)
+    assert "#SBATCH --array=0-2\n" in (tmp_path / "sent").read_text()
+    assert run.sbatch("encode").name == "encode.sbatch"
+    environ = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "4713", "SLURM_ARRAY_JOB_ID": "4711"}
+    for name, value in {**environ, "SUBMITIT_FOLDER": str(run.submitit)}.items():
+        monkeypatch.setenv(name, value)
+    for task in range(3):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        env = JobEnvironment()
+        loaded = DelayedSubmission.load(env.paths.submitted_pickle)
+        assert loaded.function.phase == "encode"
+        # what submitit asks scontrol to requeue: the task alone
+        assert env.job_id == f"4711_{task}"
+
+
+def test_a_requeued_task_writes_its_own_pickle_and_no_other(run: RunPaths) -> None:
+    submit_to_slurm(run, Job.model_validate(ARRAY), "encode", None)
+    before = (run.submitit / "4711_submitted.pkl").read_bytes()
+    own = run.submitit / "4711_1_submitted.pkl"
+    with temporary_save_path(own) as aside:
+        aside.write_bytes(b"anew")
+    assert own.read_bytes() == b"anew"
+    assert (run.submitit / "4711_submitted.pkl").read_bytes() == before
+
+
+def test_an_array_that_is_too_large_here_is_said_in_words(run: RunPaths, tmp_path: Path) -> None:
+    words = "sbatch: error: Batch job submission failed: Invalid job array specification"
+    _program(tmp_path / "bin", "sbatch", f'echo "{words}" >&2; exit 1')
+    with pytest.raises(SlurmError, match="data.tasks is more than"):
+        submit_to_slurm(run, Job.model_validate(ARRAY), "encode", None)
 
 
 def test_a_refusal_is_told_in_sbatchs_own_words(run: RunPaths, tmp_path: Path) -> None:

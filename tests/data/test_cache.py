@@ -116,9 +116,9 @@ def test_a_batch_holds_the_blocks_one_by_one(tmp_path: Path) -> None:
         for name, array in single.items():
             assert (batch[name][row] == array).all()
     assert {name: array.dtype for name, array in batch.items()} == {
-        "input_ids": np.int64,
-        "labels": np.int64,
-        "position_ids": np.int64,
+        "input_ids": np.int32,
+        "labels": np.int32,
+        "position_ids": np.int32,
     }
     assert len(list(blocks)) == len(blocks)
     assert (blocks[-1]["input_ids"] == blocks[len(blocks) - 1]["input_ids"]).all()

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from clusterlm.data import pack_stream
 from clusterlm.data.pack_stream import (
     DocumentStarts,
-    NewlineTokens,
     concat_blocks,
     find_paragraphs,
     start_blocks,
 )
 from clusterlm.data.table import Table
+from clusterlm.data.token_bytes import NewlineTokens
 from tests.data.tables import NEWLINE, Tokens, blocks_of, table_of
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=60)

@@ -60,7 +60,7 @@ def test_records_left_out_are_listed_with_their_place(
     run_phase(_run(tmp_path / "run", texts, on_bad_record="skip"))
     told = capsys.readouterr().out
     assert f"not usable: {texts}:61: the field text is missing" in told
-    assert "1 empty, 1 cannot be used" in told
+    assert "1 cannot be used, 1 empty" in told
 
 
 @pytest.mark.parametrize("with_parts", [True, False])

@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import chunks, long_text, read_lines, read_rows, read_tables, units
+from clusterlm.data import chunks, read_lines, read_rows, read_tables, units
 from clusterlm.data.files import list_files
 from clusterlm.data.sources import (
     Chunk,
@@ -223,7 +223,7 @@ def test_a_line_without_end_is_no_record(tmp_path: Path, monkeypatch: pytest.Mon
 @settings(deadline=None)
 def test_the_pieces_of_a_long_file_are_the_whole(text: str, piece: int) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_text, "PIECE_BYTES", piece)
+        patch.setattr(chunks, "CHUNK_BYTES", piece)
         path = Path(folder) / "a.txt"
         path.write_text(text)
         found = read(path)
@@ -234,7 +234,6 @@ def test_the_pieces_of_a_long_file_are_the_whole(text: str, piece: int) -> None:
         for record in found:
             if record.value:
                 assert record.offset == at
-                assert text[:at].endswith(record.before)
             at += len(str(record.value))
 
 

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from clusterlm.data.chat import Rendered, Span
 from clusterlm.data.targets import Target, Targets, is_coded, weight_table
-from clusterlm.data.token_bytes import ByteOffsets
 from clusterlm.data.token_masks import TokenMasks
+from clusterlm.data.tokenizer import read_vocabulary
 from clusterlm.spec.sources import ChatSource
 
 TEXT = "<u>вопрос</u><a>ответ</a><u>again</u><a>yes</a>"
@@ -113,9 +113,12 @@ def test_bytes_give_the_tokens_that_offsets_give(
     tmp_path_factory: pytest.TempPathFactory, nfc: bool
 ) -> None:
     path = _byte_level(tmp_path_factory.mktemp("tok"), nfc=nfc)
-    tokenizer = Tokenizer.from_file(str(path))
-    fast = TokenMasks(ByteOffsets.of(path), tokenizer)
-    slow = TokenMasks(None, tokenizer)
+    (path.parent / "tokenizer_config.json").write_text('{"eos_token": "</a>"}')
+    vocabulary = read_vocabulary(path.parent)
+    tokenizer = vocabulary.encoder
+    fast, slow = TokenMasks(path, vocabulary), TokenMasks(path, vocabulary)
+    assert fast._offsets is not None
+    slow.__dict__["_offsets"] = None
 
     @settings(deadline=None, max_examples=150)
     @given(

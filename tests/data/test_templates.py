@@ -7,8 +7,8 @@ import pytest
 
 from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.templates import BUILT_IN, template_text
-from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES as NAMES
 from clusterlm.errors import DataError
+from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES as NAMES
 from clusterlm.spec.data import Tokenizer
 from tests.data.templates_seen import SPECIALS
 

@@ -7,9 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from clusterlm.data import sample
-from clusterlm.data.chat import CHATML
-from clusterlm.data.sample import sample_chunks, sample_texts
-from clusterlm.data.sources import chunks_of
+from clusterlm.data.reading import reading_order
+from clusterlm.data.templates import CHATML
 from clusterlm.data.tokenizer import load_vocabulary
 from clusterlm.errors import DataError
 from tests.data.corpus import (
@@ -169,17 +168,14 @@ def test_a_vocabulary_beyond_two_bytes_takes_four(tmp_path: Path) -> None:
 def test_a_large_corpus_is_sampled_evenly_and_always_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample, "SAMPLE_BYTES", 2000)
     monkeypatch.setattr(sample, "SLICE_BYTES", 400)
-    monkeypatch.setattr("clusterlm.data.sources.CHUNK_BYTES", 1000)
-    source = data_of(text_source(write_texts(tmp_path / "a.jsonl", 200))).sources[0]
-    from clusterlm.data.files import list_files
-
-    chunks = list(chunks_of(0, list_files(source)))
-    sampled, max_bytes = sample_chunks(chunks)
-    assert len(sampled) == 5
-    assert max_bytes == 400
-    texts = list(sample_texts(sampled, [source], max_bytes))
+    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 1000)
+    data = data_of(text_source(write_texts(tmp_path / "a.jsonl", 200)))
+    found = sample.sample_of(reading_order(data), max_bytes=2000)
+    assert len(found.chunks) == 5
+    assert found.slice_bytes == 400
+    assert found.num_bytes == 2000
+    texts = list(found.texts())
     assert [sum(len(t) for t in some) for some in texts] == [400] * 5
-    assert [chunk.start for chunk in sampled] == sorted(chunk.start for chunk in sampled)
-    assert list(sample_texts(sampled, [source], max_bytes)) == texts
+    assert [chunk.start for chunk in found.chunks] == sorted(c.start for c in found.chunks)
+    assert list(found.texts()) == texts
