@@ -43,7 +43,7 @@ READ: dict[str, list[tuple[int, dict[str, int]]]] = {
         (29, {"filtered": 18, "empty": 1}),
         (29, {"filtered": 18, "near_duplicate": 1}),
     ],
-    "chinese-llama": [(27, {"too_short": 1, "duplicate": 1})],
+    "chinese-llama": [(39, {"too_short": 1, "duplicate": 1})],
     "vicuna": [(18, {"empty": 1, "not_alternating": 1, "no_answer": 1, "duplicate": 1})],
     "own-converter": [(12, {"filtered": 1, "left_out": 3, "no_question": 1})],
 }
