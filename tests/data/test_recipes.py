@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,7 @@ def test_an_own_converters_turns_are_trained(caches: dict[str, Cache]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs what trains")
 def test_a_recipe_trains(tmp_path: Path) -> None:
     user = Person(tmp_path)
     job = str(JOBS / "own-converter.yaml")
