@@ -51,6 +51,8 @@ def could_not(asked: Job, small: Job, steps: int) -> Iterator[str]:
         yield f"  {wanted.gpus_per_node} GPUs a node (here {had.gpus_per_node}), NCCL between them"
     if wanted.nodes > 1:
         yield "  the network between the nodes: InfiniBand, NCCL across nodes"
+    if asked.encode_tasks > small.encode_tasks:
+        yield f"  {asked.encode_tasks} tasks side by side for the data: here it was one job"
     if asked.cluster != small.cluster:
         yield "  the scheduler: partition, account, time limit (clusterlm check asks for these)"
     if asked.image and small.image and asked.image.runtime != small.image.runtime:

@@ -16,7 +16,6 @@ from typing import Any
 
 from clusterlm.data.aside import Aside
 from clusterlm.data.cache_names import TOKENIZERS, learns_of_sources, tokenizer_key
-from clusterlm.data.extend import extend_tokenizer
 from clusterlm.data.fingerprint import Parts
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
@@ -119,8 +118,7 @@ def _make(
         train_tokenizer(spec, folder, sample.texts(), with_chat=with_chat)
     else:
         report(Progress("loading the tokenizer"))
-        fetch_tokenizer(spec, folder, with_chat=with_chat)
+        texts = sample.texts() if sample else ()
+        fetch_tokenizer(spec, folder, texts, with_chat=with_chat)
         about |= {"name": spec.name, "revision": spec.revision}
-    if spec.extend is not None:
-        extend_tokenizer(folder, spec.extend, sample.texts() if sample else [])
     return about
