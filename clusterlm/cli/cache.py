@@ -226,6 +226,8 @@ def _number(value: int) -> str:
 
 
 def _size(num_bytes: int) -> str:
+    if num_bytes < 1e3:
+        return f"{num_bytes} bytes"
     if num_bytes < 1e6:
         return f"{num_bytes / 1e3:.0f} kB"
     return f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

@@ -81,6 +81,8 @@ def dropped_in_words(counts: Mapping[str, int]) -> str:
 
 def size_in_words(num_bytes: float) -> str:
     """Decimal: 812 kB, 34 MB, 1.2 GB."""
+    if num_bytes < 1e3:
+        return f"{num_bytes:.0f} bytes"
     if num_bytes < 1e6:
         return f"{num_bytes / 1e3:.0f} kB"
     return f"{num_bytes / 1e6:.0f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -277,3 +279,13 @@ def test_superfluous_is_pure(three: list[Data], cache_folder: Path) -> None:
     assert superfluous(store, now=now) == []
     assert len(superfluous(store, now=now + OLD_S)) == len(store.items) == 8
     assert superfluous(store, now=now + OLD_S, is_busy=True) == []
+
+
+def test_the_commands_are_light(cache_folder: Path) -> None:
+    heavy = ("numpy", "torch", "tokenizers", "rich", "pyarrow", "orjson")
+    code = (
+        "import sys, clusterlm.cli.cache as c; c.ls(); c.gc(dry_run=True, everything=False); "
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
