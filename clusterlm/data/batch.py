@@ -24,6 +24,7 @@ from clusterlm.data.documents import (
 )
 from clusterlm.data.engines import Engine
 from clusterlm.data.items import Item
+from clusterlm.data.targets import weight_table
 from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import Vocabulary
 from clusterlm.spec.sources import ConversationSource, Source
@@ -49,6 +50,9 @@ class Batches:
         self._codes: list[Codes] = []
         self._rows: list[Documents] = []
         self._domains: dict[str, int] = {}
+        # the code of the largest weight, mostly 1
+        table = weight_table(source) if isinstance(source, ConversationSource) else ()
+        self._full_code = len(table) - 1
         self._num_before = 0
 
     def encode(self, items: Sequence[Item]) -> None:
@@ -99,7 +103,7 @@ class Batches:
                 marks[there], marks[there.stop : place] = codes[words], behind
                 if item.targets is None:
                     # a text among conversations is trained as a whole
-                    marks[first:place] = 1
+                    marks[first:place] = self._full_code
                 # the first token of a sample is predicted from nothing
                 count = int(np.count_nonzero(marks[first + 1 : place]))
             begin = end

@@ -98,7 +98,7 @@ def test_conversations_of_which_nothing_is_trained_are_an_error(tmp_path: Path) 
     source = chat_source(write_rows(tmp_path / "c.jsonl", rows))
     texts = text_source(write_texts(tmp_path / "a.jsonl", 40))
     for data in (data_of(source), data_of(texts, source)):
-        with pytest.raises(DataError, match=r"no conversation is left .*\(5 no answer"):
+        with pytest.raises(DataError, match=r"no conversation is left .*\(5 without an answer"):
             prepare(data)
 
 

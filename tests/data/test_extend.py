@@ -5,13 +5,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data.engine_choice import choose_engine
-from clusterlm.data.engines import FAST, is_installed
+from clusterlm.data.engines import FAST, is_installed, open_engine
 from clusterlm.data.extend import _count_words, extend_tokenizer
 from clusterlm.errors import DataError
 from clusterlm.spec.data import ExtendTokenizer
@@ -209,5 +209,8 @@ def test_the_fast_engines_read_the_extended_tokenizer_the_same(tmp_path: Path) -
     path = write_style(tmp_path, "llama3")
     spec = ExtendTokenizer(tokens=["слово"], special_tokens=["<|tool|>"], learn=60)
     extend_tokenizer(tmp_path, spec, [CORPUS])
+    right, right_ends = open_engine("tokenizers", path).encode([*CORPUS, *TEXTS])
     for name in FAST:
-        assert choose_engine(name, path, [*CORPUS, *TEXTS]).name == name
+        ids, ends = open_engine(name, path).encode([*CORPUS, *TEXTS])
+        assert np.array_equal(ids, right)
+        assert np.array_equal(ends, right_ends)
