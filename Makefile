@@ -55,7 +55,7 @@ default-base:
 	$(PYTHON) -m venv .venv-default-base
 	.venv-default-base/bin/python -m pip install --quiet --upgrade pip
 	.venv-default-base/bin/python -m pip install --quiet -c constraints/ngc-24.08.txt torch setuptools wheel
-	.venv-default-base/bin/python -m pip install --quiet -c constraints/ngc-24.08.txt -e '.[train]' \
+	.venv-default-base/bin/python -m pip install --quiet -c constraints/ngc-24.08.txt -e '.[train,fast]' \
 	  pytest pytest-timeout hypothesis
 	.venv-default-base/bin/python -m pytest tests/train tests/data -o filterwarnings=default
 
@@ -79,7 +79,7 @@ $(VENV)/.train: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV) (torch, transformers, deepspeed, ...): some minutes the first time"
 	@$(PIP) --upgrade pip
 	@$(PIP) -c $(CONSTRAINTS) torch setuptools wheel
-	@$(PIP) -c $(CONSTRAINTS) -e '.[train]'
+	@$(PIP) -c $(CONSTRAINTS) -e '.[train,fast]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train

@@ -18,7 +18,7 @@ def conversations_of(corpus: Path, number: int = NUMBER) -> Path:
     path = BENCH / f"conversations-{number}-{corpus.stem}.jsonl"
     if path.exists():
         return path
-    sentences = _sentences(corpus, wanted=number * 6)
+    sentences = _sentences(corpus, wanted=number * 12)
     chance = random.Random(0)
     aside = path.with_suffix(".part")
     with aside.open("w", encoding="utf-8") as file:

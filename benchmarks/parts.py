@@ -4,96 +4,30 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cases import (
+    BASE,
+    FAST,
+    GOALS,
+    OURS,
+    OURS_SLOW,
+    SLOW,
+    Bench,
+    Case,
+    Ratios,
+    mb_of,
+)
 from benchmarks.conversations import conversations_of
 from benchmarks.page import Page
-from benchmarks.programs import Program, Ran
-
-BASE = "run_clm"
-OURS = "ours"
-
-SLOW = (
-    Program(BASE, "run_clm"),
-    Program("slides, batched=False", "one_by_one"),
-    Program("datatrove", "datatrove_tokens"),
-    Program("Megatron, pool", "pool"),
-    Program("run_clm + gigatoken", "run_clm", {"GIGATOKEN": "1"}),
-)
-OURS_SLOW = Program("ours, engine tokenizers", "ours", {"ENGINE": "tokenizers"})
-MEGATRON_FAST = Program("Megatron, fast (in memory)", "in_memory")
-FAST = (
-    MEGATRON_FAST,
-    Program("ours, engine gigatoken", "ours", {"ENGINE": "gigatoken"}),
-    Program("ours, engine fastokens", "ours", {"ENGINE": "fastokens"}),
-)
-# what the goals of the data engine compare with, and by how much
-GOALS = {
-    BASE: 30,
-    "run_clm + gigatoken": 10,
-    "datatrove": 25,
-    "Megatron, fast (in memory)": 1.3,
-}
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where to tell, and with what to run."""
-
-    page: Page
-    python: Path
-    tokenizers: Path
-    processes: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """A program on a corpus, all its rounds."""
-
-    program: Program
-    corpus: Path
-    runs: list[Ran]
-
-    @property
-    def megabytes(self) -> float:
-        return self.corpus.stat().st_size / 1e6
-
-    @property
-    def rates(self) -> list[float]:
-        """MB of jsonl a second, without imports."""
-        return [self.megabytes / ran.work_s for ran in self.runs]
-
-    @property
-    def whole_rates(self) -> list[float]:
-        """MB a second of the process from start to exit."""
-        return [self.megabytes / ran.wall_s for ran in self.runs]
-
-    def ratio_to(self, other: Case) -> float:
-        """Median of the ratios round by round, without imports on both sides."""
-        pairs = zip(self.rates, other.rates, strict=True)
-        return statistics.median(a / b for a, b in pairs)
-
-    def whole_ratio_to(self, other: Case) -> float:
-        """The same of whole processes."""
-        pairs = zip(self.whole_rates, other.whole_rates, strict=True)
-        return statistics.median(a / b for a, b in pairs)
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """How many times faster ours is: on all text, of whole processes, on the rival's own text."""
-
-    work: float
-    whole: float
-    same_text: float | None
+from benchmarks.programs import Program
 
 
 def throughput(
     bench: Bench, tokenizer: str, slow: Path, whole: Path, rounds: int
 ) -> dict[str, Ratios]:
     """Everything in turn with one tokenizer; how many times faster `ours` is than each."""
-    ours, ours_slow = Program(OURS, "ours"), Program(f"{OURS} on {_mb(slow)}", "ours")
+    ours, ours_slow = Program(OURS, "ours"), Program(f"{OURS} on {mb_of(slow)}", "ours")
     plan = [(p, slow) for p in (*SLOW, OURS_SLOW, ours_slow)]
     plan += [(p, whole) for p in (*FAST, ours)]
     cases = {program.name: Case(program, path, []) for program, path in plan}
@@ -158,7 +92,7 @@ def _tell_identity(bench: Bench, base: Program, ours: Program, slow: Path, folde
     same = found[0]["sha256"] == found[1]["sha256"]
     verdict = "the same" if same else "NOT THE SAME"
     bench.page.line(
-        f"  ids of run_clm and ours on {_mb(slow)}: {verdict}; {found[1]['tokens']:,} ids,"
+        f"  ids of run_clm and ours on {mb_of(slow)}: {verdict}; {found[1]['tokens']:,} ids,"
         f" sha256 {found[0]['sha256'][:16]} and {found[1]['sha256'][:16]}"
     )
 
@@ -209,7 +143,9 @@ def second_run(bench: Bench, tokenizer: str, corpus: Path, rounds: int) -> None:
         for name, case in cases.items()
     ]
     head = ["", "s, whole process", "s, without imports", "largest MiB"]
-    title = f"The second run: {_mb(corpus)} prepared before ({tokenizer}), first batch of 8 blocks"
+    title = (
+        f"The second run: {mb_of(corpus)} prepared before ({tokenizer}), first batch of 8 blocks"
+    )
     bench.page.table(f"{title}   (goal: 0.3 s with imports)", head, rows)
 
 
@@ -217,7 +153,7 @@ def growth(bench: Bench, tokenizer: str, sizes: Sequence[Path], rounds: int) -> 
     """The same on more text: what grows, and where the time goes."""
     cases = [Case(Program(OURS, "ours"), path, []) for path in sizes]
     _run_in_turn(bench, tokenizer, cases, rounds)
-    _tell_stages(bench, f"{tokenizer}: as the corpus grows", cases, [_mb(path) for path in sizes])
+    _tell_stages(bench, f"{tokenizer}: as the corpus grows", cases, [mb_of(path) for path in sizes])
 
 
 def workers(bench: Bench, tokenizer: str, corpus: Path, rounds: int) -> None:
@@ -229,7 +165,7 @@ def workers(bench: Bench, tokenizer: str, corpus: Path, rounds: int) -> None:
             folder = bench.tokenizers / tokenizer
             case.runs.append(case.program.run(bench.python, corpus, folder, processes=count))
     names = [f"{count} workers" for count in counts]
-    _tell_stages(bench, f"{tokenizer}: as workers grow, on {_mb(corpus)}", cases, names)
+    _tell_stages(bench, f"{tokenizer}: as workers grow, on {mb_of(corpus)}", cases, names)
 
 
 def _run_in_turn(bench: Bench, tokenizer: str, cases: Sequence[Case], rounds: int) -> None:
@@ -276,40 +212,48 @@ def _tell_stages(bench: Bench, title: str, cases: Sequence[Case], names: Sequenc
 
 
 def chat(bench: Bench, corpus: Path, number: int, rounds: int) -> None:
-    """Ids and trained tokens of conversations, one process each."""
-    path = conversations_of(corpus, number)
-    folder = bench.tokenizers / "qwen3"
-    theirs = Case(Program("apply_chat_template", "chat_template"), path, [])
+    """Ids and trained tokens of conversations, one process each; ours on eight times as many too.
+
+    Whoever takes seconds to start is compared on what takes longer than that.
+    """
+    few, many = (conversations_of(corpus, n) for n in (number, 8 * number))
     environment = {"SOURCE": "chat", "PACKING": "best_fit"}
-    ours = Case(Program(OURS, "ours", environment), path, [])
+    theirs = Case(Program("apply_chat_template", "chat_template"), few, [])
+    same = Case(Program(OURS, "ours", environment), few, [])
+    ours = Case(Program(f"{OURS}, 8 x the text", "ours", environment), many, [])
     for _ in range(rounds):
-        for case in (theirs, ours):
-            ran = case.program.run(bench.python, path, folder, processes=1, keep=True)
+        for case in (theirs, same, ours):
+            folder = bench.tokenizers / "qwen3"
+            keep = case is same
+            ran = case.program.run(bench.python, case.corpus, folder, processes=1, keep=keep)
             case.runs.append(ran)
     reader = Program(OURS, "chat_digest")
-    found = reader.run(bench.python, path, folder, again=True).result
-    rows = [
-        [
-            case.program.name,
-            f"{statistics.median(number / ran.work_s for ran in case.runs):.0f}",
-            f"{statistics.median(case.rates):.1f}",
-            f"{case.ratio_to(theirs):.1f}",
-            f"{max(ran.peak_mib[0] for ran in case.runs):.0f}",
-        ]
-        for case in (theirs, ours)
-    ]
-    head = ["", "conversations/s", "MB/s", "ratio", "largest MiB"]
-    title = f"{number} conversations ({_mb(path)}), ids and trained tokens, qwen3, one process"
-    bench.page.table(f"{title}   (goal: 20 x)", head, rows)
-    expected = theirs.runs[-1].result
-    same = {key: "the same" if found[key] == expected[key] else "NOT THE SAME" for key in _CHECKED}
-    bench.page.line(
-        f"  ids: {same['ids']}; trained tokens: {same['mask']}; {found['tokens']:,} ids"
+    found = reader.run(bench.python, few, bench.tokenizers / "qwen3", again=True).result
+    rows = []
+    for case, count in ((theirs, number), (same, number), (ours, 8 * number)):
+        steady = [ran.result["steady_mb_s"] for ran in case.runs if ran.result.get("steady_mb_s")]
+        rate = statistics.median(steady) * count / case.megabytes if steady else 0
+        rows.append(
+            [
+                case.program.name,
+                f"{count}",
+                f"{case.megabytes:.0f}",
+                f"{statistics.median(count / ran.work_s for ran in case.runs):.0f}",
+                f"{rate:.0f}" if rate else "",
+                f"{case.ratio_to(theirs):.1f}",
+                f"{statistics.median(ran.core_s for ran in case.runs):.1f}",
+                f"{max(ran.peak_mib[0] for ran in case.runs):.0f}",
+            ]
+        )
+    head = ["", "conversations", "MB", "a second", "steady", "ratio", "core s", "largest MiB"]
+    bench.page.table(
+        "Conversations to ids and trained tokens, qwen3, one process   (goal: 20 x)", head, rows
     )
-
-
-_CHECKED = ("ids", "mask")
-
-
-def _mb(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.0f} MB"
+    expected = theirs.runs[-1].result
+    ids, mask = (
+        "the same" if found[key] == expected[key] else "NOT THE SAME" for key in ("ids", "mask")
+    )
+    bench.page.line(
+        f"  ids: {ids}; trained tokens: {mask};"
+        f" {found['tokens']:,} ids, {found['trained']:,} of them trained"
+    )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import corpus, parts
+from benchmarks.cases import Bench
 from benchmarks.folder import BENCH, ROOT
 from benchmarks.own_venv import own_python, versions_of
 from benchmarks.page import Page
@@ -56,7 +57,7 @@ def main() -> None:
     size = _size(asked, about)
     page = Page()
     _tell_what_is_run(page, about, versions_of(python))
-    bench = parts.Bench(page, python, tokenizers, PROCESSES)
+    bench = Bench(page, python, tokenizers, PROCESSES)
     for name in asked.only or PARTS:
         PARTS[name](bench, size)
     if asked.write:
@@ -99,27 +100,27 @@ def _processor() -> str:
     return names[0] if names else "unknown processor"
 
 
-def _throughput(bench: parts.Bench, size: Size) -> None:
+def _throughput(bench: Bench, size: Size) -> None:
     rates = []
     for tokenizer in size.tokenizers:
         rates.append(parts.throughput(bench, tokenizer, size.slow, size.whole, size.rounds))
     parts.over_all(bench, rates)
 
 
-def _second_run(bench: parts.Bench, size: Size) -> None:
+def _second_run(bench: Bench, size: Size) -> None:
     parts.second_run(bench, size.tokenizers[-1], size.growth[0], max(3, size.rounds))
 
 
-def _growth(bench: parts.Bench, size: Size) -> None:
+def _growth(bench: Bench, size: Size) -> None:
     parts.growth(bench, size.tokenizers[0], size.growth, size.rounds)
     parts.workers(bench, size.tokenizers[0], size.whole, size.rounds)
 
 
-def _chat(bench: parts.Bench, size: Size) -> None:
-    parts.chat(bench, size.slow, size.conversations, size.rounds)
+def _chat(bench: Bench, size: Size) -> None:
+    parts.chat(bench, size.whole, size.conversations, size.rounds)
 
 
-PARTS: dict[str, Callable[[parts.Bench, Size], None]] = {
+PARTS: dict[str, Callable[[Bench, Size], None]] = {
     "throughput": _throughput,
     "second-run": _second_run,
     "growth": _growth,

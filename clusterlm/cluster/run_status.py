@@ -96,7 +96,8 @@ def _nodes(records: Records, sight: Seen | None) -> list[str]:
 
 def _task(told: Mapping[str, Any], sight: Seen | None) -> int | None:
     by_slurm = sight.row.task if sight and sight.row else ""
-    return told.get("task", int(by_slurm) if by_slurm.isdecimal() else None)
+    noted: int | None = told.get("task")
+    return noted if noted is not None or not by_slurm.isdecimal() else int(by_slurm)
 
 
 def _failure_told(records: Records, verdict: Verdict) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def prepare_blocks(
     report(Progress("choosing documents"))
     weights = [reading.weights for reading, own in zip(readings, shards, strict=True) for _ in own]
     flat = [shard for own in shards for shard in own]
+    places = [reading.place for reading, own in zip(readings, shards, strict=True) for _ in own]
     files = [shard_of(s.root, s.num_tokens, w) for s, w in zip(flat, weights, strict=True)]
     vocabulary = load_vocabulary(tokenizer)
     dtype = np.dtype(token_dtype(vocabulary.size)).name
@@ -87,11 +88,13 @@ def prepare_blocks(
             "shards": [
                 {
                     "key": shard.key,
+                    "source": place,
+                    "first_file": shard.first_file,
                     "num_tokens": shard.num_tokens,
                     "weights": list(own),
                     "files": shard.files,
                 }
-                for shard, own in zip(flat, weights, strict=True)
+                for shard, place, own in zip(flat, places, weights, strict=True)
             ],
             "quarantined": quarantined,
             "bad_records": [
@@ -112,7 +115,7 @@ def _counted(stored: Stored, readings: Sequence[Reading]) -> Manifest:
     trained = np.bincount(table.source, weights=table.num_supervised, minlength=count)
     return counts_of(
         stored.counts,
-        [reading.place for reading in readings],
+        [(reading.place, reading.source.path or str(reading.source.hub)) for reading in readings],
         [(len(reading.files), reading.num_bytes) for reading in readings],
         [(int(d), int(n), int(t)) for d, n, t in zip(documents, tokens, trained, strict=True)],
     )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from clusterlm.data.cache_names import CHOSEN, chosen_prefix
 from clusterlm.data.contaminated import ValidationIndex, contaminated, index_validation
 from clusterlm.data.dedup import first_occurrences
 from clusterlm.data.documents import Mask, Numbers
@@ -76,7 +77,7 @@ def choose_documents(
         report: told how far it is.
     """
     look = _Look(shards, dtype, workers, report)
-    memory = _Memory(cache / "chosen", shards)
+    memory = _Memory(cache / CHOSEN, shards)
     num_near = num_compared = num_contaminated = 0
     if dedup.exact:
         rows = np.arange(len(stored.table))
@@ -234,14 +235,14 @@ class _Memory:
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
         self._folder = folder
-        self._shards = " ".join(shard.tokens.parent.name for shard in shards)
+        self._prefix = chosen_prefix([shard.tokens.parent.name for shard in shards])
 
     def recall(self, stored: Stored, settings: object, find: Callable[[], Found]) -> Found:
         """What was found before, or is found now."""
-        state = xxhash.xxh3_128(f"{self._shards} {settings!r}".encode())
+        state = xxhash.xxh3_128(repr(settings).encode())
         for column in (stored.table.starts, stored.table.lengths, stored.table.is_held_back):
             state.update(np.ascontiguousarray(column).data)
-        path = self._folder / f"{state.hexdigest()}.npz"
+        path = self._folder / f"{self._prefix}-{state.hexdigest()}.npz"
         with suppress(OSError, ValueError, KeyError), np.load(path) as known:
             return dict(known)
         found = find()

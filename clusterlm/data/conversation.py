@@ -41,16 +41,16 @@ REASONS: dict[str, str] = {
     "too_long": "longer than max_chars",
     "empty": "empty",
     "left_out": "left out by the converter",
-    "unknown_role": "a role that is not known",
-    "system_not_first": "a system turn that is not the first",
-    "not_alternating": "turns do not alternate",
-    "tool_order": "a call without its result, or a result without its call",
-    "empty_turn": "an empty turn",
-    "no_question": "no question",
-    "no_answer": "no answer",
-    "not_text": "images or sound in a turn",
+    "unknown_role": "with a role that is not known",
+    "system_not_first": "with a system turn that is not the first",
+    "not_alternating": "whose turns do not alternate",
+    "tool_order": "with a call without its result, or a result without its call",
+    "empty_turn": "with an empty turn",
+    "no_question": "without a question",
+    "no_answer": "without an answer",
+    "not_text": "with images or sound in a turn",
 }
-"""Why a record is left out, in short words for a table."""
+"""Why a record is left out, in short words behind a number."""
 
 NOTES: dict[str, str] = {
     "end_cut": "conversations without an answer at their end: cut behind the last one",

@@ -190,10 +190,11 @@ def _no_entry_spans(parts: dict[str, Any], mark: str) -> bool:
 
 def _spoils_spaces(token: dict[str, Any], rule: Cutter, spaces: str) -> bool:
     content = token["content"]
-    # without a space of its own, a piece that begins with a token gets none put before it
-    if rule.drops_space and re.match(LETTER, content.encode()):
+    is_first, is_last = (re.search(at, content.encode()) for at in (b"^" + LETTER, LETTER + b"$"))
+    # beside a token begins a text of its own, and what is put before that is no space of the text
+    if rule.drops_space and (is_first or is_last):
         return True
-    eats_space = token["rstrip"] and re.search(LETTER + rb"$", content.encode())
+    eats_space = token["rstrip"] and is_last
     return bool(eats_space or re.search(rf"[^\s{spaces}][{spaces}]", content))
 
 

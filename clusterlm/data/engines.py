@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,9 +133,11 @@ class GigatokenEngine:
     def _open(self) -> None:
         import gigatoken
 
-        self._encode = None  # the old one goes before the new one comes
+        # the old one goes before the new one comes
+        with suppress(AttributeError):
+            del self._encode
         loaded = gigatoken.Tokenizer.from_json(self._path.read_bytes())
-        self._encode = loaded.backend.encode
+        self._encode: Callable[[str], Ids] = loaded.backend.encode
         self._left = CHECK_CHARS
         self._opened_with = self._process.memory_info().rss
 

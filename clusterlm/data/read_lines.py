@@ -99,13 +99,19 @@ def line_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretc
         while end := held.find(b"\n", max(searched, chunks.CHUNK_BYTES - 1)) + 1:
             data = bytes(held[:end])
             del held[:end]
-            if not data.isspace():
+            if not _is_blank(data, offset):
                 yield partial(_records_of_bytes, data, offset, is_text)
             offset, searched = offset + end, 0
         if len(held) > MAX_LINE_BYTES:
             raise _too_long(file)
-    if held and not held.isspace():
+    if held and not _is_blank(held, offset):
         yield partial(_records_of_bytes, bytes(held), offset, is_text)
+
+
+def _is_blank(data: bytes | bytearray, offset: int) -> bool:
+    # a stretch without records would be taken for the end
+    body = data if offset else data.removeprefix(UTF8_BOM)
+    return not body or body.isspace()
 
 
 def _records_of_bytes(data: bytes, offset: int, is_text: bool, file: int) -> Iterator[Record]:

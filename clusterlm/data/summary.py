@@ -8,13 +8,14 @@ from typing import Any
 
 from clusterlm.data import convert
 from clusterlm.data.documents import BAD
+from clusterlm.data.short_path import short_path
 from clusterlm.data.whole import Manifest
 
 REASONS = {
     BAD: "cannot be used",
     **convert.REASONS,
     "refused_by_template": "refused by the chat template",
-    "too_many_tokens": "more tokens than max_tokens",
+    "too_many_tokens": "of more tokens than max_tokens",
 }
 """Why a record is left out while it is read, as counted and in words."""
 
@@ -49,7 +50,7 @@ LOST = {
 
 def counts_of(
     counts: Sequence[Counter[str]],
-    places: Sequence[str],
+    places: Sequence[tuple[str, str]],
     sizes: Sequence[tuple[int, int]],
     kept: Sequence[tuple[int, int, int]],
 ) -> Manifest:
@@ -57,13 +58,13 @@ def counts_of(
 
     Args:
         counts: of each source.
-        places: of each source in the YAML.
+        places: of each source: where it stands in the YAML, and where it lay.
         sizes: files and bytes of each.
         kept: documents, tokens, trained tokens of each that are kept.
     """
     rows = [
-        {"place": place, "files": size[0], "bytes": size[1], **_counted(own, part)}
-        for place, size, own, part in zip(places, sizes, counts, kept, strict=True)
+        {"place": place, "path": path, "files": size[0], "bytes": size[1], **_counted(own, part)}
+        for (place, path), size, own, part in zip(places, sizes, counts, kept, strict=True)
     ]
     total = tuple(sum(part[i] for part in kept) for i in range(3))
     return {
@@ -89,12 +90,12 @@ def summary_of(manifest: Manifest) -> str:
     """The table printed at the end of the phase."""
     head = ("source", "read", "documents", "kept", "tokens", "trained", "epochs", "left out")
     epochs = {use["place"]: use["epochs"] for use in manifest["splits"]["train"]["sources"]}
-    lines = _aligned([head, *(_source_row(row, epochs) for row in manifest["sources"])])
+    lines = aligned([head, *(_source_row(row, epochs) for row in manifest["sources"])])
     lines += _notes(manifest)
     splits = manifest["splits"]
     lines += [
         "",
-        *_aligned(
+        *aligned(
             [
                 ("split", "documents", "blocks", "tokens", "trained", "filled", "lost"),
                 *(_split_row(name, split) for name, split in splits.items()),
@@ -144,7 +145,7 @@ def _notes(manifest: Manifest) -> list[str]:
 
 def _source_row(source: Mapping[str, Any], epochs: Mapping[str, float]) -> tuple[str, ...]:
     return (
-        source["place"].removeprefix("data."),
+        f"{source['place'].removeprefix('data.')} {short_path(source.get('path', ''))}".strip(),
         size_in_words(source["bytes"]),
         f"{source['documents']:,}",
         f"{source['kept']:,}",
@@ -169,7 +170,8 @@ def _split_row(name: str, split: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first and the last column to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1
     return [

@@ -72,9 +72,10 @@ def is_byte_level(parts: dict[str, Any]) -> bool:
 def texts_of_tokens(parts: dict[str, Any]) -> dict[int, str]:
     """Every entry as the vocabulary spells it, by id; added tokens as they are in a text."""
     vocab = parts["model"]["vocab"]
-    # Unigram: a list of [piece, score]
-    named = ((piece, i) for i, (piece, _) in enumerate(vocab)) if isinstance(vocab, list) else None
-    texts = {i: text for text, i in (named or vocab.items())}
+    if isinstance(vocab, list):  # Unigram: [piece, score]
+        texts = {i: piece for i, (piece, _) in enumerate(vocab)}
+    else:
+        texts = {i: text for text, i in vocab.items()}
     return texts | {token["id"]: token["content"] for token in parts.get("added_tokens") or []}
 
 
@@ -102,13 +103,12 @@ class ByteOffsets:
         adds_space = any(step.get("add_prefix_space") for step in splits)
         if not is_byte_level(parts) or adds_space or any(s["type"] != "NFC" for s in steps):
             return None
-        alphabet = byte_alphabet()
-        added = {token["id"] for token in parts.get("added_tokens") or []}
         texts = texts_of_tokens(parts)
         lengths = np.zeros(max(texts) + 1, dtype=np.int32)
-        for i, text in texts.items():
-            is_text = i in added or any(letter not in alphabet for letter in text)
-            lengths[i] = len(text.encode()) if is_text else len(text)
+        # a letter for each byte
+        lengths[list(texts)] = [len(text) for text in texts.values()]
+        for token in parts.get("added_tokens") or []:
+            lengths[token["id"]] = len(token["content"].encode())
         return cls(lengths, bool(steps))
 
     def starts(self, ids: npt.NDArray[Any], num_bytes: int) -> npt.NDArray[np.int64] | None:
@@ -117,10 +117,11 @@ class ByteOffsets:
         None when the tokens are not the whole text: a space was swallowed by a special token, or
         the text was normalized (ask `keeps` too: two changes may make up for each other).
         """
-        ends = np.cumsum(self.lengths[ids], dtype=np.int64)
-        if (int(ends[-1]) if len(ends) else 0) != num_bytes:
+        lengths = self.lengths[ids].astype(np.int64)
+        if int(lengths.sum()) != num_bytes:
             return None
-        return ends - self.lengths[ids]
+        starts: npt.NDArray[np.int64] = np.cumsum(lengths) - lengths
+        return starts
 
     def keeps(self, text: str) -> bool:
         """Whether the tokenizer reads `text` as it is."""

@@ -1,4 +1,4 @@
-"""The tokenizer of a cache: taken from a folder or the hub, or trained on the sources.
+"""The tokenizer of a cache: taken from a folder or the hub and perhaps extended, or trained.
 
 Whatever its origin, its files are put into the cache's `tokenizer/` and everybody loads it from
 there: the workers of this phase with the `tokenizers` library, the trainer with transformers (4.57
@@ -23,6 +23,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.documents import Mask
+from clusterlm.data.extend import extend_tokenizer
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
 from clusterlm.data.templates import CHATML, CHATML_TOKENS, template_text
 from clusterlm.errors import DataError
@@ -91,11 +92,19 @@ class Vocabulary:
         return sorted(ids)
 
 
-def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
-    """Copy an existing tokenizer into `folder`, with the chat template that the spec asks for.
+def fetch_tokenizer(
+    spec: Tokenizer, folder: Path, texts: Iterable[list[str]] = (), *, with_chat: bool
+) -> None:
+    """Copy an existing tokenizer into `folder`, with the entries and the template of the spec.
+
+    Args:
+        spec: which one, and what to add.
+        folder: where it is put.
+        texts: to learn entries from; drawn from only when `spec.extend.learn` is set.
+        with_chat: it needs a chat template.
 
     Raises:
-        DataError: it is not there, or the hub does not answer.
+        DataError: it is not there, the hub does not answer, or it cannot be extended so.
     """
     origin = tokenizer_folder(spec) or _from_hub(str(spec.name), spec.revision)
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +113,8 @@ def fetch_tokenizer(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
             shutil.copyfile(origin / name, folder / name)
     if not (folder / _CONFIG).is_file():
         _write_config(folder, {"eos_token": _usual_end(folder)})
+    if spec.extend is not None:
+        extend_tokenizer(folder, spec.extend, texts)
     _write_template(spec, folder, with_chat=with_chat)
 
 

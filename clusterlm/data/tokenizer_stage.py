@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.data.aside import Aside
-from clusterlm.data.extend import extend_tokenizer
-from clusterlm.data.fingerprint import Parts, hash_of
+from clusterlm.data.cache_names import TOKENIZERS, learns_of_sources, tokenizer_key
+from clusterlm.data.fingerprint import Parts
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
 from clusterlm.data.sample import Sample, sample_of
@@ -32,9 +32,6 @@ from clusterlm.data.tokenizer import (
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Data, Tokenizer
-
-RULES = 1
-"""Raise it when the same sources would give another tokenizer than before."""
 
 DONE = "DONE"
 
@@ -67,20 +64,17 @@ def prepare_tokenizer(
         DataError: it is not there, or cannot be extended.
     """
     spec = data.tokenizer
-    learns = spec.train is not None or (spec.extend is not None and spec.extend.learn > 0)
-    wanted = ("data.tokenizer.", "data.sources") if learns else ("data.tokenizer.",)
-    key = {name: value for name, value in parts.items() if name.startswith(wanted)}
+    learns = learns_of_sources(parts)
     with_chat = any(reading.is_conversation for reading in readings)
-    key |= {"rules": RULES, "with_chat": with_chat}
-    root = cache / "tokenizers" / hash_of(key)
-    if not _is_done(root):
+    root = cache / TOKENIZERS / tokenizer_key(parts)
+    if not is_done(root):
         aside = Aside(root)
         try:
             sample = sample_of(_trained_on(readings)) if learns else None
             about = _make(spec, aside.folder, sample, report, with_chat=with_chat)
             note_vocabulary(_checked(spec, aside.folder))
             write_json(aside.folder / DONE, about, mode=0o644)
-            aside.publish(_is_done)
+            aside.publish(is_done)
         except BaseException:
             aside.discard()
             raise
@@ -103,7 +97,8 @@ def _checked(spec: Tokenizer, folder: Path) -> Vocabulary:
         raise DataError(str(error).replace(str(folder), str(spec.name))) from error
 
 
-def _is_done(root: Path) -> bool:
+def is_done(root: Path) -> bool:
+    """Whether the tokenizer in `root` is whole."""
     return (root / DONE).is_file()
 
 
@@ -123,8 +118,7 @@ def _make(
         train_tokenizer(spec, folder, sample.texts(), with_chat=with_chat)
     else:
         report(Progress("loading the tokenizer"))
-        fetch_tokenizer(spec, folder, with_chat=with_chat)
+        texts = sample.texts() if sample else ()
+        fetch_tokenizer(spec, folder, texts, with_chat=with_chat)
         about |= {"name": spec.name, "revision": spec.revision}
-    if spec.extend is not None:
-        extend_tokenizer(folder, spec.extend, sample.texts() if sample else [])
     return about

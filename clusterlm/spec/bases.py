@@ -108,7 +108,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
 """Oldest first, from the METADATA of the packages (Requires-Python) and, for torch, from the check
 in transformers/utils/import_utils.py. Not here, because every version up to these goes with Python
 3.10 and torch 2.2: peft 0.21.2, deepspeed 0.19.8, datasets 5.2.0, accelerate 1.15.0, tokenizers
-0.23.3, huggingface_hub 2.4.0."""
+0.23.3, huggingface_hub 2.4.0, fastokens 0.3.5, gigatoken 0.10.0 and its awkward 2.14.0."""
 
 
 def known_base(image: str) -> Base | None:

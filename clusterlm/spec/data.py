@@ -133,9 +133,9 @@ class Data(Spec):
     engine: Literal["auto", "tokenizers", "gigatoken", "fastokens"] = "auto"
     """What tokenizes. `auto`: the fastest that is installed and gives the same ids on a trial."""
     tasks: int = Field(1, ge=1, le=1000)
-    """Jobs that tokenize side by side (a Slurm array), each with `resources.preprocess`; a small one
-    behind them makes the blocks. Only a job that fails is tried again, and the result is the same as
-    with 1."""
+    """Jobs that tokenize side by side (a Slurm array), each with `resources.preprocess`; a small
+    one behind them makes the blocks. Only a job that fails is tried again, and the result is the
+    same as with 1."""
 
     @property
     def holds_back(self) -> bool:

@@ -216,6 +216,7 @@ RULES: tuple[Rule, ...] = (
     (rules_training.heads_divide, ("model",)),
     (rules_data.sources_have_one_origin, ("data",)),
     (rules_data.lengths_leave_something, ("data",)),
+    (rules_data.lines_are_of_plain_text, ("data",)),
     (rules_data.mapping_goes_with_its_layout, ("data",)),
     (rules_data.loss_has_one_rule, ("data",)),
     (rules_data.shares_are_said_one_way, ("data",)),

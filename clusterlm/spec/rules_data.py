@@ -15,9 +15,12 @@ from clusterlm.spec.sources import (
     ConversationSource,
     Source,
     SourceBase,
+    TextSource,
 )
 
 OF_CHARACTERS = ("name", "context", "greeting", "example")
+RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""What ends so, or so and packed, holds records; as in `data/files.py`."""
 
 
 def named_sources(data: Data | None) -> Iterator[tuple[str, Source]]:
@@ -47,6 +50,17 @@ def lengths_leave_something(job: Job) -> Iterator[Problem]:
         if source.max_chars is not None and source.min_chars > source.max_chars:
             message = f"{source.min_chars} is more than max_chars, {source.max_chars}"
             yield Problem(f"{where}.min_chars", f"{message}; nothing would be left")
+
+
+def lines_are_of_plain_text(job: Job) -> Iterator[Problem]:
+    """Records are documents already; only plain text is parted into lines."""
+    for where, source in named_sources(job.data):
+        if not isinstance(source, TextSource) or source.documents == "file":
+            continue
+        name = (source.path or "").lower().removesuffix(".gz").removesuffix(".zst")
+        if source.hub is not None or name.endswith(RECORDS):
+            message = "line is for plain text, and what is read here holds records; leave it out"
+            yield Problem(f"{where}.documents", message)
 
 
 def mapping_goes_with_its_layout(job: Job) -> Iterator[Problem]:

@@ -49,6 +49,7 @@ class BlockOrder(Sampler[int]):
 class ReadAhead:
     """Announces the blocks of this rank's next batch, for files on a network.
 
+    All stretches of a batch are under way at once, and while a batch is trained, those of the next.
     A rank gets every n-th batch of the order, n being the number of ranks; how far its batches lie
     apart is seen from two of them.
     """
@@ -56,6 +57,7 @@ class ReadAhead:
     def __init__(self, blocks: Blocks, order: BlockOrder) -> None:
         self._blocks, self._order = blocks, order
         self._place: int | None = None
+        self._announced: list[int] = []
 
     def behind(self, indices: Sequence[int]) -> list[int]:
         """The blocks of the batch that will follow on `indices`; none where that is unknown."""
@@ -71,9 +73,12 @@ class ReadAhead:
         batch: list[int] = order[following : following + count].tolist()
         return batch
 
-    def announce_behind(self, indices: Sequence[int]) -> None:
-        """Announce them."""
-        self._blocks.will_need(self.behind(indices))
+    def announce(self, indices: Sequence[int]) -> None:
+        """Announce this batch, unless that was done, and the next."""
+        if self._announced != [*indices]:
+            self._blocks.will_need(indices)
+        self._announced = self.behind(indices)
+        self._blocks.will_need(self._announced)
 
 
 class BlockDataset(Dataset[Sample]):
@@ -97,10 +102,9 @@ class BlockDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """Called by torch's loader with the indices of one micro batch; arrays of shape (B, T)."""
-        batch = self._blocks.batch(indices)
         if self._blocks.reads_ahead:
-            self._ahead.announce_behind(indices)
-        return batch
+            self._ahead.announce(indices)
+        return self._blocks.batch(indices)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers through accelerate's loader before an epoch is read."""

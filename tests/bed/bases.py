@@ -88,7 +88,7 @@ def wheelhouse(*, thin: bool = False) -> Path:
     """
     if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
         raise BedError(f"the stand-in bases have Python {PYTHON}: run the tests with it")
-    names = set(closure("clusterlm[train]", without=_brought_by_torch())) - {"clusterlm"}
+    names = set(closure("clusterlm[train,fast]", without=_brought_by_torch())) - {"clusterlm"}
     hollow = names - set(closure("clusterlm")) if thin else set()
     code = Path(wheels.__file__).read_text()
     kind = "thin-wheelhouse" if thin else "wheelhouse"

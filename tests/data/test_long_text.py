@@ -95,7 +95,7 @@ def test_no_cut_of_a_known_tokenizer_changes_an_id(style: str) -> None:
     rules += [Cutter(newlines=True)] if rule.newlines else []
     rules += [Cutter(commas=True)] if rule.commas else []
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=60)
     @given(NASTY, st.integers(1, 30))
     def holds(nasty: str, piece: int) -> None:
         for some in (rule, *rules):
@@ -127,7 +127,7 @@ def test_an_added_token_that_a_cut_would_meet_spoils_the_rule(style: str) -> Non
         "é",
     ]
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=60)
     @given(
         st.lists(
             st.fixed_dictionaries(

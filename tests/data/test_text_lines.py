@@ -16,6 +16,8 @@ from clusterlm.data.chunks import Record
 from clusterlm.data.files import list_files
 from clusterlm.data.sources import count_records, place_of, read_records, read_unit, units_of
 from clusterlm.errors import DataError
+from clusterlm.spec.job import Job
+from clusterlm.spec.rules_data import lines_are_of_plain_text
 from clusterlm.spec.sources import TextSource
 from tests.data.corpus import data_of, prepare, text_source, write_texts
 
@@ -86,7 +88,14 @@ def test_records_in_the_same_folder_stay_records(tmp_path: Path) -> None:
     assert all(isinstance(value, dict) for value in values[2:])
 
 
-def test_lines_of_files_of_records_alone_are_refused(tmp_path: Path) -> None:
-    path = write_texts(tmp_path / "b.jsonl", 3)
+@pytest.mark.parametrize("name", ["b.jsonl", "b.JSONL.GZ"])
+def test_lines_of_files_of_records_alone_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_texts(tmp_path / name, 3)
     with pytest.raises(DataError, match=r"holds records, and `documents: line`"):
         read(path)
+    # and by `check`, from the name
+    data = data_of(text_source(path, documents="line")).model_dump(mode="json")
+    job = Job.model_validate({"name": "r", "data": data})
+    assert [problem.where for problem in lines_are_of_plain_text(job)] == [
+        "data.sources[0].documents"
+    ]

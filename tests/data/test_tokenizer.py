@@ -9,8 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from clusterlm.data import sample
 from clusterlm.data.reading import reading_order
 from clusterlm.data.templates import CHATML
-from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.data.tokenizer import fetch_tokenizer, load_vocabulary
 from clusterlm.errors import DataError
+from clusterlm.spec.data import Tokenizer as TokenizerSpec
 from tests.data.corpus import (
     chat,
     chat_source,
@@ -22,6 +23,7 @@ from tests.data.corpus import (
     write_chats,
     write_texts,
 )
+from tests.data.styles import TEXTS, write_style
 
 
 def _existing(folder: Path, *, config: dict[str, object] | None, bos: bool = False) -> Path:
@@ -132,6 +134,20 @@ def test_which_chat_template_is_taken(tmp_path: Path, own: str | None) -> None:
     cache = prepare(data_of(chats, tokenizer=tokenizer, block_size=512))
     assert (cache.tokenizer_dir / "chat_template.jinja").read_text() == (marked if own else CHATML)
     assert "chat_template" not in (cache.tokenizer_dir / "tokenizer_config.json").read_text()
+
+
+def test_a_fetched_tokenizer_is_extended(tmp_path: Path) -> None:
+    origin = write_style(tmp_path / "origin", "gpt2")
+    (origin.parent / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    extend = {"special_tokens": ["<|tool|>"], "learn": 7}
+    spec = TokenizerSpec.model_validate({"name": str(origin.parent), "extend": extend})
+    before = origin.read_bytes()
+    fetch_tokenizer(spec, tmp_path / "copy", [TEXTS], with_chat=False)
+    size = Tokenizer.from_file(str(origin)).get_vocab_size()
+    vocabulary = load_vocabulary(tmp_path / "copy")
+    assert vocabulary.size == size + 8
+    assert size in vocabulary.special_ids
+    assert origin.read_bytes() == before
 
 
 def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do(

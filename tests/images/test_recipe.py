@@ -119,6 +119,11 @@ def test_torch_is_never_asked_of_pip() -> None:
     assert "deepspeed" in names
 
 
+def test_the_fast_tokenizers_come_by_themselves() -> None:
+    names = {line.split("<")[0].split(">")[0] for line in requirements_for(image()).stack}
+    assert {"fastokens", "gigatoken"} <= names
+
+
 def test_without_extras_there_is_no_layer_for_them() -> None:
     made = recipe()
     assert EXTRAS_FILE not in made.files

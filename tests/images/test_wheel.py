@@ -74,7 +74,9 @@ def test_a_changed_byte_or_name_changes_the_code_digest(tmp_path: Path) -> None:
     assert len({first, changed, image_build.code_digest(package)}) == 3
 
 
-@pytest.mark.parametrize(("extra", "name"), [(None, "pydantic"), ("train", "transformers")])
+@pytest.mark.parametrize(
+    ("extra", "name"), [(None, "pydantic"), ("train", "transformers"), ("fast", "gigatoken")]
+)
 def test_requirements_come_without_markers(extra: str | None, name: str) -> None:
     found = requirements_of(extra)
     assert any(line.startswith(name) for line in found)

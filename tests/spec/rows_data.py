@@ -53,6 +53,13 @@ DATA: list[Row] = [
         "10 is more than max_chars, 9",
     ),
     (
+        "lines_are_of_plain_text",
+        sources(TEXT | {"documents": "line"}, HUB | {"documents": "file"}),
+        sources(HUB | {"documents": "line"}),
+        "data.sources[0].documents",
+        "line is for plain text",
+    ),
+    (
         "mapping_goes_with_its_layout",
         sources(CHAT | {"mapping": {"reasoning": "why"}}),
         sources(CHAT | {"mapping": {"reasoning": "why", "greeting": "hello"}}),

@@ -133,6 +133,23 @@ def test_what_is_announced_is_this_ranks_next_batch(ranks: int) -> None:
         assert announced[1:-1] == batches[2:]
 
 
+def test_each_batch_is_announced_once_and_before_it_is_read(
+    blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(READ_ENV, "pread")
+    asked: list[list[int]] = []
+    monkeypatch.setattr(Blocks, "will_need", lambda _, indices: asked.append([*indices]))
+    dataset = BlockDataset(blocks, seed=2)
+    indices = list(dataset.order)
+    batches = [indices[i : i + 4] for i in range(0, len(indices), 4)]
+    for number, batch in enumerate(batches):
+        dataset.__getitems__(batch)
+        assert batch in asked
+        # how far apart batches are is known from the second one on
+        assert number == 0 or asked[-1] == [*batches, []][number + 1]
+    assert [some for some in asked if some] == batches
+
+
 def test_nothing_is_announced_where_the_order_is_another() -> None:
     ahead = ReadAhead(None, BlockOrder(50, seed=1))  # type: ignore[arg-type]
     assert [ahead.behind([i, i + 1]) for i in range(0, 50, 2)] == [[]] * 25

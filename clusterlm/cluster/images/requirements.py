@@ -43,7 +43,8 @@ def requirements_for(image: Image) -> Requirements:
             from alone (an option, a local path, a password).
         TorchReplaced: torch itself is asked for.
     """
-    own = [r for r in requirements_of() + requirements_of("train") if name_of(r) != "torch"]
+    brought = requirements_of() + requirements_of("train") + requirements_of("fast")
+    own = [requirement for requirement in brought if name_of(requirement) != "torch"]
     names = {name_of(requirement) for requirement in own}
     limits = [f"{n}<{v}" for n, v in limits_of(image.base).items() if n in names & _BY_TORCH]
     asked = [("image.pip", line) for line in image.pip]

@@ -1,0 +1,119 @@
+"""Which runs use which prepared data, and which are preparing some right now.
+
+A run names its data in lock.json; the claim beside the cache (`claims.py`) names the job that makes
+it. In doubt a run is taken for one that has not ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clusterlm.data.whole import why_not_whole
+from clusterlm.errors import DataError
+from clusterlm.node.files import read_json
+from clusterlm.paths import runs_dir
+
+
+@dataclass(frozen=True)
+class Users:
+    """Runs by the fingerprint of their data.
+
+    Attributes:
+        runs: all of them.
+        unfinished: names of those that have not ended.
+        preparing: of data that is not ready: the run that prepares it.
+    """
+
+    runs: dict[str, list[str]] = field(default_factory=dict)
+    unfinished: frozenset[str] = frozenset()
+    preparing: dict[str, str] = field(default_factory=dict)
+
+    def of(self, fingerprint: str) -> list[str]:
+        return self.runs.get(fingerprint, [])
+
+    def unfinished_of(self, fingerprint: str) -> list[str]:
+        return [run for run in self.of(fingerprint) if run in self.unfinished]
+
+
+def read_users(cache: Path) -> Users:
+    """Look at all runs, and at the claims in a cache folder."""
+    runs = _runs()
+    for claim in sorted(cache.glob("*.claim.json")) if cache.is_dir() else ():
+        fingerprint = claim.name.partition(".")[0]
+        for run in _of_claim(claim):
+            if run not in runs.setdefault(fingerprint, []):
+                runs[fingerprint].append(run)
+    unfinished = _unfinished([run for own in runs.values() for run in own])
+    preparing = {}
+    for fingerprint, own in runs.items():
+        alive = [run for run in own if run in unfinished]
+        if alive and not _is_ready(cache / fingerprint):
+            preparing[fingerprint] = alive[0]
+    return Users({key: sorted(own) for key, own in runs.items()}, unfinished, preparing)
+
+
+def runs_of(fingerprint: str) -> list[str]:
+    """Names of the runs that were submitted with this data."""
+    return _runs().get(fingerprint, [])
+
+
+def refuse_used(fingerprints: Sequence[str], users: Users) -> None:
+    """Raise when a run that has not ended uses such data.
+
+    Raises:
+        DataError: with the runs.
+    """
+    rows = [
+        f"  {fingerprint[:16]}  {', '.join(alive)}"
+        for fingerprint in fingerprints
+        if (alive := users.unfinished_of(fingerprint))
+    ]
+    if rows:
+        raise DataError(
+            "\n".join(
+                [
+                    "runs that have not ended use what is to be removed:",
+                    *rows,
+                    "  cancel them first, or add --force: they will fail",
+                ]
+            )
+        )
+
+
+def _runs() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    folder = runs_dir()
+    for lock in sorted(folder.glob("*/lock.json")) if folder.is_dir() else ():
+        fingerprint = (read_json(lock) or {}).get("fingerprint")
+        if isinstance(fingerprint, str) and not lock.parent.name.startswith("."):
+            found.setdefault(fingerprint, []).append(lock.parent.name)
+    return found
+
+
+def _of_claim(path: Path) -> list[str]:
+    fields = read_json(path) or {}
+    users = fields.get("users")
+    named = [fields.get("run"), *(users if isinstance(users, list) else [])]
+    return [run for run in named if isinstance(run, str) and _is_run(run)]
+
+
+def _is_run(name: str) -> bool:
+    return bool(name) and "/" not in name and (runs_dir() / name / "events.jsonl").is_file()
+
+
+def _unfinished(runs: Sequence[str]) -> frozenset[str]:
+    there = [run for run in dict.fromkeys(runs) if _is_run(run)]
+    if not there:
+        return frozenset()
+    from clusterlm.cluster.status import read_runs
+
+    return frozenset(s.run for s in read_runs(runs_dir(), there) if not s.state.is_final)
+
+
+def _is_ready(root: Path) -> bool:
+    try:
+        return why_not_whole(root) is None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
