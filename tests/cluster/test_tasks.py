@@ -315,6 +315,8 @@ def of_array(rows: list[tuple[str, str]], *, restarts: int = 0) -> str | None:
     [
         ([("71_[2-9%2]", "PENDING"), ("71_0", "RUNNING"), ("71_1", "FAILED")], "RUNNING"),
         ([("71_0", "COMPLETED"), ("71_[1-2]", "PENDING")], "PENDING"),
+        # 20.11 prints the last one that waits so, 24.11 as 71_4
+        ([("71_0", "COMPLETED"), ("71_[4]", "PENDING")], "PENDING"),
         ([("71_0", "COMPLETED"), ("71_1", "FAILED"), ("71_2", "COMPLETED")], "FAILED"),
         ([("71_0", "COMPLETED"), ("71_1", "COMPLETED")], "COMPLETED"),
         ([("71_0", "COMPLETED"), ("71_1", "HIBERNATING")], "HIBERNATING"),

@@ -365,6 +365,8 @@ def test_torch_dtype_of_a_model_is_dtype(load: Load) -> None:
 def test_choices_that_a_local_run_cannot_follow_are_noted(load: Load) -> None:
     assert "resources.partition" in load({"resources": {"partition": "gpu"}}).notes[0]
     assert load({"cluster": "slurm", "resources": {"partition": "gpu"}}).notes == ()
+    assert "data.tasks: 16 run as one" in load({"data.tasks": 16}).notes[0]
+    assert load({"cluster": "slurm", "data.tasks": 16}).notes == ()
 
 
 def test_what_may_fail_under_zero_3_is_noted(load: Load) -> None:
