@@ -27,10 +27,11 @@ Numbers = npt.NDArray[np.int64]
 FAST = ("gigatoken", "fastokens")
 """The optional ones, of the extra `fast`."""
 
-GROWTH_BYTES = 200 << 20
-"""How much memory the words that gigatoken keeps may take before it is opened anew."""
-CHECK_CHARS = 4 << 20
-"""How much gigatoken reads between two looks at its memory; 10 bytes a character at the worst."""
+GROWTH_BYTES = 88 << 20
+"""How much a process may grow before gigatoken is opened anew: some 200 MB of real text, 13 MB of
+random letters. A little later its table of words doubles, and takes 150 MB more at once."""
+CHECK_CHARS = 2 << 20
+"""How much it reads between two looks at that; text of random letters adds 10 bytes for each."""
 
 _BATCH_CHARS = 1 << 18
 
