@@ -86,17 +86,22 @@ def _seconds(run: RunPaths) -> float | None:
     """Time in phases that ran: neither the queue nor the pause before a resume is in it."""
     spent, last = 0.0, 0.0
     since: float | None = None
+    # on one machine a phase may begin before the one before it has ended
+    under_way: set[str] = set()
     for event in read_jsonl(run.events)[0]:
-        kind, time = event.get("event"), event.get("time")
+        kind, time, phase = event.get("event"), event.get("time"), str(event.get("phase"))
         if not isinstance(time, int | float):
             continue
         if kind in ("phase_started", "attempt_started"):
             since = time if since is None else since
+            under_way.add(phase)
         elif kind in ("phase_done", "ended", "requeued") and since is not None:
-            spent, since = spent + time - since, None
+            under_way = under_way - {phase} if kind == "phase_done" else set()
+            if not under_way:
+                spent, since = spent + time - since, None
         elif kind in ("submitted", "resumed") and since is not None:
             # killed without a word: what was seen last counts
-            spent, since = spent + last - since, None
+            spent, since, under_way = spent + last - since, None, set()
         last = time
     spent += last - since if since is not None else 0.0
     return spent if spent > 0 else None
