@@ -47,7 +47,7 @@ oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
 	.venv-oldest/bin/python -m pip install --quiet -c constraints/oldest.txt -e . \
-	  datasets numpy orjson tokenizers pytest pytest-timeout hypothesis
+	  datasets numpy orjson pyarrow tokenizers zstandard pytest pytest-timeout hypothesis
 	.venv-oldest/bin/python -m pytest tests/spec tests/cluster tests/supervise tests/data tests/test_render.py
 
 ## The training tests with what goes on the default base image (torch 2.5, numpy 1); gigabytes of CUDA.

@@ -76,7 +76,13 @@ def prepare_blocks(
         report=report,
     )
     report(Progress("making blocks"))
-    splits = plan_blocks(chosen.stored, readings, ShardFiles(files, dtype), data, tokenizer)
+    examples = {
+        one.source: f"; for one, {one.place}: {one.detail}"
+        for one in left_out(readings, shards, limit=1)
+    }
+    splits = plan_blocks(
+        chosen.stored, readings, ShardFiles(files, dtype), data, tokenizer, examples
+    )
     for name, split in splits.items():
         folder.write_plan(name, split.plan)
     quarantined = 0

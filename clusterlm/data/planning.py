@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +22,28 @@ from clusterlm.spec.data import Data
 
 
 def plan_blocks(
-    stored: Stored, readings: Sequence[Reading], tokens: ShardFiles, data: Data, tokenizer: Path
+    stored: Stored,
+    readings: Sequence[Reading],
+    tokens: ShardFiles,
+    data: Data,
+    tokenizer: Path,
+    examples: Mapping[str, str],
 ) -> dict[str, SplitPlan]:
     """`train`, and `validation` if something is held back.
+
+    Args:
+        stored: the kept documents.
+        readings: the sources.
+        tokens: of all shards.
+        data: the spec.
+        tokenizer: its folder.
+        examples: of each source that has one, by its place: a record that was left out, and why.
 
     Raises:
         DataError: nothing is left, it fills no block, or a conversation is too long (where that is
             to stop the run).
     """
-    _require_documents(stored, readings)
+    _require_documents(stored, readings, examples)
     shares = [SourceShare.of(reading.place, reading.source) for reading in readings]
     # half a second for 150,000 entries
     of_newlines = data.packing == "paragraph_start"
@@ -52,7 +65,9 @@ def fractions_of(readings: Sequence[Reading], data: Data) -> list[float]:
     return [data.validation.fraction if share is None else share for share in own]
 
 
-def _require_documents(stored: Stored, readings: Sequence[Reading]) -> None:
+def _require_documents(
+    stored: Stored, readings: Sequence[Reading], examples: Mapping[str, str]
+) -> None:
     """Nothing to train on is an error, also when only all conversations fell away."""
     kept = np.bincount(stored.table.source, minlength=len(readings))
     kinds = {
@@ -63,7 +78,9 @@ def _require_documents(stored: Stored, readings: Sequence[Reading]) -> None:
     for what, members in kinds.items():
         if any(members) and not kept[members].sum():
             counts = [stored.counts[i] for i, is_member in enumerate(members) if is_member]
-            raise DataError(_nothing_left(what, sum(counts, Counter[str]())))
+            places = [r.place for r, is_member in zip(readings, members, strict=True) if is_member]
+            example = next((examples[place] for place in places if place in examples), "")
+            raise DataError(_nothing_left(what, sum(counts, Counter[str]())) + example)
 
 
 def _nothing_left(what: str, counts: Counter[str]) -> str:

@@ -11,8 +11,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from clusterlm.data.chunks import Chunk
-from clusterlm.data.convert import BadRecord, Dropped, converter_of
+from clusterlm.data.convert import BadRecord, Dropped, Message, converter_of
 from clusterlm.data.long_text import Cutter
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import read_records
@@ -85,4 +87,16 @@ def _texts_of(chunk: Chunk, reading: Reading) -> Iterator[str]:
         if isinstance(content, str):
             yield content
         elif not isinstance(content, dict):
-            yield from (str(message.get("content") or "") for message in content.messages)
+            for message in content.messages:
+                yield from _words_of(message)
+            if content.tools:
+                yield orjson.dumps(content.tools).decode()
+
+
+def _words_of(message: Message) -> Iterator[str]:
+    """All that a chat template may show of a turn."""
+    for value in message.values():
+        if isinstance(value, str):
+            yield value
+        elif value is not None:
+            yield orjson.dumps(value).decode()
