@@ -34,11 +34,11 @@ import numpy as np
 import tokenizers
 import xxhash
 
-from clusterlm.data.contaminated import contaminated, index_validation
+from clusterlm.data.alike.contaminated import contaminated, index_validation
+from clusterlm.data.alike.near import bands_of, near_duplicates, similarities_of
+from clusterlm.data.alike.shingles import shingles_of, windows_of
+from clusterlm.data.alike.signatures import signatures_of
 from clusterlm.data.dedup import digest_of, first_occurrences
-from clusterlm.data.near import bands_of, near_duplicates, similarities_of
-from clusterlm.data.shingles import shingles_of, windows_of
-from clusterlm.data.signatures import signatures_of
 from clusterlm.spec.data import Decontaminate, NearDuplicates
 
 SPEC = NearDuplicates()

@@ -28,8 +28,8 @@ from clusterlm.data.blocks import BlockFiles, Blocks, plan_file
 from clusterlm.data.pack import PLAN_COLUMNS, Plan, with_isolation
 from clusterlm.data.pack_fit import fit_documents
 from clusterlm.data.pack_stream import concat_blocks
-from clusterlm.data.shard_files import Shard
-from clusterlm.data.storage import READ_ENV
+from clusterlm.data.store.shard_files import Shard
+from clusterlm.data.store.storage import READ_ENV
 from clusterlm.train.blocks import BlockDataset, collate_blocks
 
 BATCH, SIZE, VOCAB = 8, 4096, 50_000

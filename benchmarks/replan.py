@@ -22,7 +22,7 @@ from clusterlm.data.mix import SourceShare
 from clusterlm.data.order import mix
 from clusterlm.data.plan import plan_splits
 from clusterlm.data.table import Table
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 from clusterlm.spec.data import Data
 
 PACKINGS = ("concat", "document_start", "paragraph_start", "best_fit", "padded")

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.rivals.common import Task, run
 from clusterlm.data.cache import open_cache
-from clusterlm.data.shards import open_shard, read_chunk
+from clusterlm.data.store.shards import open_shard, read_chunk
 from clusterlm.data.whole import shards_folder
 
 

@@ -38,7 +38,7 @@ def of_run_clm(task: Task) -> Iterator[Ids]:
 def of_ours(task: Task) -> Iterator[Ids]:
     """The chunks of the shards, in their order; what pads the files is in none of them."""
     from clusterlm.data.cache import open_cache
-    from clusterlm.data.shards import open_shard
+    from clusterlm.data.store.shards import open_shard
     from clusterlm.data.whole import shards_folder
 
     root = Path(os.environ["CLUSTERLM_CACHE_DIR"]) / "bench"

@@ -12,7 +12,7 @@ from clusterlm.cli.submit import AsJson
 
 if TYPE_CHECKING:
     from clusterlm.cluster.cache_users import Users
-    from clusterlm.data.store import Item, Prepared, Store
+    from clusterlm.data.looks.store import Item, Prepared, Store
 
 HEAD = ("DATA", "AGE", "SIZE", "TOKENS", "BLOCKS", "OF", "SOURCES", "RUNS")
 SHOWN = 2
@@ -67,7 +67,7 @@ def rm(
     """
     from clusterlm.cluster.cache_users import refuse_used
     from clusterlm.cluster.claims import locked
-    from clusterlm.data.store import choose_prepared, remove_folder
+    from clusterlm.data.looks.store import choose_prepared, remove_folder
     from clusterlm.paths import CachePaths
 
     store, users = _look()
@@ -99,7 +99,7 @@ def gc(
     Shards, tokenizers, found duplicates, leftovers of killed writers. While a run prepares data,
     what it may rely on stays.
     """
-    from clusterlm.data.store import remove
+    from clusterlm.data.looks.store import remove
 
     store, users = _look()
     going = _superfluous(store, users, young_too=everything)
@@ -116,14 +116,14 @@ def gc(
 
 def _look() -> tuple[Store, Users]:
     from clusterlm.cluster.cache_users import read_users
-    from clusterlm.data.store import read_store
+    from clusterlm.data.looks.store import read_store
     from clusterlm.paths import cache_dir
 
     return read_store(cache_dir(), now=time.time()), read_users(cache_dir())
 
 
 def _superfluous(store: Store, users: Users, *, young_too: bool) -> list[Item]:
-    from clusterlm.data.store import superfluous
+    from clusterlm.data.looks.store import superfluous
 
     is_busy = bool(users.preparing)
     return superfluous(store, now=time.time(), is_busy=is_busy, young_too=young_too)
@@ -146,7 +146,7 @@ def _staying(store: Store, users: Users, going: list[Item]) -> Iterator[str]:
 
 
 def _row(one: Prepared, store: Store, users: Users) -> tuple[str, ...]:
-    from clusterlm.data.short_path import short_path
+    from clusterlm.data.looks.short_path import short_path
 
     manifest = one.manifest
     splits = manifest.get("splits") or {}
@@ -186,7 +186,7 @@ def _print_rest(store: Store, users: Users) -> None:
 def _print_json(store: Store, users: Users) -> None:
     import json
 
-    from clusterlm.data.store import as_json
+    from clusterlm.data.looks.store import as_json
 
     items = [
         {

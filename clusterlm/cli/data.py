@@ -15,8 +15,8 @@ from clusterlm.cli.submit import AsJson, JobFile, Overrides, load, tell
 
 if TYPE_CHECKING:
     from clusterlm.cli.prepared import Target
-    from clusterlm.data.dropped import Dropped
-    from clusterlm.data.verify import Verdict
+    from clusterlm.data.looks.dropped import Dropped
+    from clusterlm.data.looks.verify import Verdict
 
 JobOrRun = Annotated[
     str, typer.Argument(metavar="JOB|RUN", help="The YAML file, or the name of a run.")
@@ -64,9 +64,9 @@ def preview(
 
     spec = data_of(load(job, overrides, None).job, job)
     with _with_libraries():
-        from clusterlm.data.preview import Previewer
-        from clusterlm.data.preview_tokenizer import tokenizer_to_look
-        from clusterlm.data.source_choice import choose_sources
+        from clusterlm.data.looks.preview import Previewer
+        from clusterlm.data.looks.preview_tokenizer import tokenizer_to_look
+        from clusterlm.data.looks.source_choice import choose_sources
 
         chosen = choose_sources(spec, source)
         notes: list[str] = []
@@ -78,11 +78,11 @@ def preview(
             if as_json:
                 _print_json({"notes": notes, "sources": [one.to_json() for one in found]})
             elif html is not None:
-                from clusterlm.data.preview_page import preview_page
+                from clusterlm.data.looks.preview_page import preview_page
 
                 _write(html, preview_page(job.stem, list(found), notes))
             else:
-                from clusterlm.data.preview_lines import print_previews
+                from clusterlm.data.looks.preview_lines import print_previews
 
                 _forgive_locale()
                 print_previews(found, sys.stdout, is_coloured=_has_colours(), is_full=full)
@@ -107,9 +107,9 @@ def stats(
     target = find_prepared(job, overrides or [])
     spec = data_of_target(target)
     with _with_libraries(), _progress() as show:
+        from clusterlm.data.looks.stats import stats_of
+        from clusterlm.data.looks.stats_page import lengths_table, stats_page
         from clusterlm.data.preprocess import usable_workers
-        from clusterlm.data.stats import stats_of
-        from clusterlm.data.stats_page import lengths_table, stats_page
         from clusterlm.data.summary import summary_of
 
         found = stats_of(target.root, spec, workers=usable_workers(8), report=show)
@@ -141,7 +141,7 @@ def verify(
 
     target = find_prepared(job, overrides or [], may_be_damaged=True)
     with _with_libraries(), _progress() as show:
-        from clusterlm.data import verify as verifying
+        from clusterlm.data.looks import verify as verifying
         from clusterlm.data.summary import size_in_words
 
         def report(done: int, total: int) -> None:
@@ -176,8 +176,8 @@ def dropped(
     target = find_prepared(job, overrides or [])
     spec = data_of_target(target)
     with _with_libraries():
-        from clusterlm.data.dropped import dropped_of
-        from clusterlm.data.source_choice import choose_sources
+        from clusterlm.data.looks.dropped import dropped_of
+        from clusterlm.data.looks.source_choice import choose_sources
 
         places = [place for place, _ in choose_sources(spec, source)]
         found = dropped_of(target.root, spec, places, reason=reason, limit=count)
@@ -211,7 +211,7 @@ def _print_verdict(verdict: Verdict, target: Target, gone: list[Path], asked: st
 
 
 def _print_dropped(found: Dropped) -> None:
-    from clusterlm.data.preview_lines import near
+    from clusterlm.data.looks.preview_lines import near
     from clusterlm.data.summary import CHOICES, REASONS
     from clusterlm.spec.wording import printable
 

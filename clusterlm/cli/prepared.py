@@ -113,7 +113,7 @@ def _of_run(text: str) -> Target:
 
 
 def _of_fingerprint(text: str) -> Target | None:
-    from clusterlm.data.store import choose_prepared, read_store
+    from clusterlm.data.looks.store import choose_prepared, read_store
 
     prepared = read_store(cache_dir(), now=time.time()).prepared
     if not any(one.fingerprint.startswith(text) for one in prepared):
@@ -149,7 +149,7 @@ def _require_ready(target: Target, parts: Parts | None, path: Path | None = None
 def _nearest(parts: Parts) -> list[str]:
     """What is prepared and differs in little: most likely it was meant."""
     from clusterlm.data.fingerprint import differences
-    from clusterlm.data.store import read_store
+    from clusterlm.data.looks.store import read_store
 
     prepared = read_store(cache_dir(), now=time.time()).prepared if parts else []
     known = [(one, one.manifest["parts"]) for one in prepared if one.manifest.get("parts")]

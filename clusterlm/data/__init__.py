@@ -1,12 +1,17 @@
 """One node, no torch: from sources to blocks of tokens. Start at `preprocess.py`.
 
-In the order of the data:
+In the order of the data; what has a folder of its own stands behind the stroke:
 
-    files, hashes, fingerprint    which files, which prepared data (light: a login node asks too)
-    sources, convert, chat        records with their place; messages; rendered text, trained spans
-    tokenizer, sample             loaded, or trained on a sample
-    encode, workers               ids and masks, in worker processes
-    collect (dedup, order)        what is kept, in reading order: one flat stream of tokens
-    split, pack, plan             blocks as a plan over that stream; nothing is copied
-    building, cache               the folder: written aside, published whole; opened by the trainer
+    files, hashes, fingerprint   which files, which prepared data (light: a login node asks too)
+    reading, sources             sources in order -> records with their place            | formats/
+    convert                      records -> texts, messages                              | kinds/
+    chat, targets                messages -> rendered text, what of it is trained        | chats/
+    tokenizer, tokenizer_stage   loaded, extended or trained; engines, cuts, masks       | tokens/
+    encode (items, batch)        a chunk -> tokens and rows of documents
+    encoding                     all chunks -> shards, by many workers                   | store/
+    chosen, dedup                which stored documents are kept                         | alike/
+    split, mix, order            train or validation, how often, in which order
+    plan, pack (pack_*)          blocks as segments over the shards; nothing is copied
+    prepared, cache, blocks      the folder that is published; opened by the trainer
+                                 previews, statistics, checks, what lies in the cache    | looks/
 """

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clusterlm.data.documents import (
+from clusterlm.data.items import Item
+from clusterlm.data.store.documents import (
     BAD,
     DOCUMENT,
     NO_DOMAIN,
@@ -22,11 +23,10 @@ from clusterlm.data.documents import (
     Problem,
     TokenArray,
 )
-from clusterlm.data.engines import Engine
-from clusterlm.data.items import Item
 from clusterlm.data.targets import weight_table
-from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import Vocabulary
+from clusterlm.data.tokens.engines import Engine
+from clusterlm.data.tokens.token_masks import TokenMasks
 from clusterlm.spec.sources import ConversationSource, Source
 
 

@@ -33,8 +33,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clusterlm.data.pack import PLAN_COLUMNS
-from clusterlm.data.shard_files import PADDING, Shard, ShardFiles
-from clusterlm.data.storage import Bytes
+from clusterlm.data.store.shard_files import PADDING, Shard, ShardFiles
+from clusterlm.data.store.storage import Bytes
 
 IGNORE_INDEX = -100
 

@@ -12,16 +12,16 @@ import numpy as np
 import clusterlm
 from clusterlm.data.cache import shard_of
 from clusterlm.data.chosen import choose_documents
-from clusterlm.data.documents import BAD, token_dtype
 from clusterlm.data.left_out import left_out, write_quarantine
 from clusterlm.data.plan import SplitPlan
 from clusterlm.data.planning import fractions_of, plan_blocks
 from clusterlm.data.prepared import PreparedFolder
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
-from clusterlm.data.shard_files import ShardFiles
-from clusterlm.data.shards import StoredShard
-from clusterlm.data.stored import Stored, read_stored
+from clusterlm.data.store.documents import BAD, token_dtype
+from clusterlm.data.store.shard_files import ShardFiles
+from clusterlm.data.store.shards import StoredShard
+from clusterlm.data.store.stored import Stored, read_stored
 from clusterlm.data.summary import counts_of
 from clusterlm.data.tokenizer import Vocabulary, load_vocabulary
 from clusterlm.data.whole import FORMAT, Manifest

@@ -17,8 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from clusterlm.data.blocks import IGNORE_INDEX, BlockFiles, Blocks, Sample, plan_file
-from clusterlm.data.shard_files import Shard, ShardFiles
-from clusterlm.data.shards import CODES, TOKENS, TRAINED
+from clusterlm.data.store.shard_files import Shard, ShardFiles
+from clusterlm.data.store.shards import CODES, TOKENS, TRAINED
 from clusterlm.data.whole import Manifest, read_manifest, shards_folder
 from clusterlm.errors import CacheNotReady
 from clusterlm.paths import CachePaths

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from clusterlm.data.chat_form import Form, form_of
-from clusterlm.data.chat_layout import Layout, learn_layout
-from clusterlm.data.chat_render import Message, Renderer, Tools, normalized
-from clusterlm.data.chat_turns import ANSWERS, Span, spans_of
+from clusterlm.data.chats.chat_form import Form, form_of
+from clusterlm.data.chats.chat_layout import Layout, learn_layout
+from clusterlm.data.chats.chat_render import Message, Renderer, Tools, normalized
+from clusterlm.data.chats.chat_turns import ANSWERS, Span, spans_of
 
 __all__ = ["ANSWERS", "ChatTemplate", "Rendered", "Span"]
 

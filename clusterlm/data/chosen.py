@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from clusterlm.data.cache_names import CHOSEN, chosen_prefix
-from clusterlm.data.contaminated import ValidationIndex, contaminated, index_validation
+from clusterlm.data.alike.contaminated import ValidationIndex, contaminated, index_validation
+from clusterlm.data.alike.near import near_duplicates, similarities_of
+from clusterlm.data.alike.shingles import shingles_of
+from clusterlm.data.alike.signatures import Signatures, signatures_of
 from clusterlm.data.dedup import first_occurrences
-from clusterlm.data.documents import Mask, Numbers
-from clusterlm.data.near import near_duplicates, similarities_of
+from clusterlm.data.looks.cache_names import CHOSEN, chosen_prefix
 from clusterlm.data.progress import Progress, Report
-from clusterlm.data.shard_files import Shard, ShardFiles
-from clusterlm.data.shingles import shingles_of
-from clusterlm.data.signatures import Signatures, signatures_of
 from clusterlm.data.split import split_documents
-from clusterlm.data.stored import Stored
+from clusterlm.data.store.documents import Mask, Numbers
+from clusterlm.data.store.shard_files import Shard, ShardFiles
+from clusterlm.data.store.stored import Stored
 from clusterlm.spec.data import Decontaminate, Dedup, NearDuplicates
 
 PART_TOKENS = 4_000_000

@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from clusterlm.data.character import dialogs_of
-from clusterlm.data.conversation import (
+from clusterlm.data.kinds.character import dialogs_of
+from clusterlm.data.kinds.conversation import (
     NOTES,
     OPENINGS,
     REASONS,
@@ -40,11 +40,11 @@ from clusterlm.data.conversation import (
     num_chars,
     with_thoughts,
 )
-from clusterlm.data.filters import MISSING, Getter, field_getter, length_filter, row_filter
-from clusterlm.data.own_converter import own_function
-from clusterlm.data.pairs import pairs_of, prompt_and_completion
-from clusterlm.data.tool_calls import parsed, tools_of
-from clusterlm.data.turns import (
+from clusterlm.data.kinds.filters import MISSING, Getter, field_getter, length_filter, row_filter
+from clusterlm.data.kinds.own_converter import own_function
+from clusterlm.data.kinds.pairs import pairs_of, prompt_and_completion
+from clusterlm.data.kinds.tool_calls import parsed, tools_of
+from clusterlm.data.kinds.turns import (
     add_reasoning,
     add_system,
     messages_of,

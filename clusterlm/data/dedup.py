@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from clusterlm.data.documents import Mask, Numbers
 from clusterlm.data.order import Keys
+from clusterlm.data.store.documents import Mask, Numbers
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -16,10 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from clusterlm.data.batch import Batches
-from clusterlm.data.chunks import Chunk
-from clusterlm.data.content import content_key
 from clusterlm.data.dedup import digest_of
-from clusterlm.data.documents import (
+from clusterlm.data.formats.chunks import Chunk
+from clusterlm.data.formats.content import content_key
+from clusterlm.data.hashes import HashMemo
+from clusterlm.data.items import Item, SourceItems
+from clusterlm.data.sources import bytes_taken
+from clusterlm.data.store.documents import (
     DOCUMENT,
     EncodedChunk,
     Ids,
@@ -27,16 +30,13 @@ from clusterlm.data.documents import (
     Problem,
     token_dtype,
 )
-from clusterlm.data.engines import open_engine
-from clusterlm.data.hashes import HashMemo
-from clusterlm.data.items import Item, SourceItems
-from clusterlm.data.long_text import Cutter, check_cuts
-from clusterlm.data.shard_writer import Place
-from clusterlm.data.shards import ChunkArrays, ChunkRow, read_chunk
-from clusterlm.data.sources import bytes_taken
+from clusterlm.data.store.shard_writer import Place
+from clusterlm.data.store.shards import ChunkArrays, ChunkRow, read_chunk
 from clusterlm.data.targets import is_coded
-from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import load_vocabulary
+from clusterlm.data.tokens.engines import open_engine
+from clusterlm.data.tokens.long_text import Cutter, check_cuts
+from clusterlm.data.tokens.token_masks import TokenMasks
 from clusterlm.paths import cache_dir
 from clusterlm.spec.sources import ConversationSource, Source, TextSource
 

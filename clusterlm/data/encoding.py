@@ -11,23 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from clusterlm.data.aside import remove_dead
-from clusterlm.data.cut_rules import cut_rule
-from clusterlm.data.documents import Problem, token_dtype
 from clusterlm.data.encode import EncodedSizes, EncodeOptions
-from clusterlm.data.engine_choice import choose_engine
-from clusterlm.data.engine_gate import CutsRefused, EngineRefused, Gate
-from clusterlm.data.known import known_chunks
-from clusterlm.data.long_text import Cutter
-from clusterlm.data.make_shards import make_shards
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading, shard_jobs, source_keys
 from clusterlm.data.sample import sample_of
-from clusterlm.data.shard_job import ShardJob
-from clusterlm.data.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.sources import place_of
+from clusterlm.data.store.aside import remove_dead
+from clusterlm.data.store.documents import Problem, token_dtype
+from clusterlm.data.store.known import known_chunks
+from clusterlm.data.store.make_shards import make_shards
+from clusterlm.data.store.shard_job import ShardJob
+from clusterlm.data.store.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.summary import size_in_words
 from clusterlm.data.tokenizer import Vocabulary, load_vocabulary
+from clusterlm.data.tokens.cut_rules import cut_rule
+from clusterlm.data.tokens.engine_choice import choose_engine
+from clusterlm.data.tokens.engine_gate import CutsRefused, EngineRefused, Gate
+from clusterlm.data.tokens.long_text import Cutter
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 

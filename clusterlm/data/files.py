@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clusterlm.data.saved import downloaded_names, refused_choice, saved_names
+from clusterlm.data.formats.saved import downloaded_names, refused_choice, saved_names
 from clusterlm.errors import DataError
 from clusterlm.spec.sources import Source, TextSource
 

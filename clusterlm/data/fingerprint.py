@@ -16,10 +16,10 @@ from typing import Any
 
 import xxhash
 
+from clusterlm.data.chats.templates import template_text
 from clusterlm.data.files import SourceFile, list_files
 from clusterlm.data.hashes import HashMemo
-from clusterlm.data.own_converter import converter_digest
-from clusterlm.data.templates import template_text
+from clusterlm.data.kinds.own_converter import converter_digest
 from clusterlm.errors import DataError
 from clusterlm.paths import cache_dir
 from clusterlm.spec.data import Data, Tokenizer

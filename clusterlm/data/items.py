@@ -8,15 +8,22 @@ from itertools import pairwise
 
 import orjson
 
-from clusterlm.data import chunks
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.chunks import Chunk, Record
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
-from clusterlm.data.documents import BAD, BROKEN, CONTINUES, CONVERSATION, EncodedChunk, Problem
-from clusterlm.data.long_text import Cutter
+from clusterlm.data.formats import chunks
+from clusterlm.data.formats.chunks import Chunk, Record
 from clusterlm.data.sources import read_records
+from clusterlm.data.store.documents import (
+    BAD,
+    BROKEN,
+    CONTINUES,
+    CONVERSATION,
+    EncodedChunk,
+    Problem,
+)
 from clusterlm.data.targets import Target, Targets
+from clusterlm.data.tokens.long_text import Cutter
 from clusterlm.spec.sources import ConversationSource, Source
 
 NO_DIGEST = b"\0" * 16

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clusterlm.data.documents import BAD
 from clusterlm.data.reading import Reading
-from clusterlm.data.shards import StoredShard
 from clusterlm.data.sources import place_of, raw_record
+from clusterlm.data.store.documents import BAD
+from clusterlm.data.store.shards import StoredShard
 
 QUARANTINE = "quarantine.jsonl"
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clusterlm.data.documents import Numbers
 from clusterlm.data.order import repeats_of
+from clusterlm.data.store.documents import Numbers
 from clusterlm.data.table import Table
 from clusterlm.spec.sources import Source
 

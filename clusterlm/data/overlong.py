@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clusterlm.data.documents import Mask, Numbers
+from clusterlm.data.store.documents import Mask, Numbers
 from clusterlm.data.table import Table, TokenView
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from clusterlm.data.documents import Mask, Numbers
 from clusterlm.data.order import shuffled
+from clusterlm.data.store.documents import Mask, Numbers
 
 PLAN_COLUMNS = ("starts", "lengths", "offsets", "isolated")
 

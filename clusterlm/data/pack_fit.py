@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from clusterlm.data.documents import Numbers
 from clusterlm.data.pack import Plan, cut_overlong, make_plan
+from clusterlm.data.store.documents import Numbers
 
 
 def fit_documents(starts: Numbers, lengths: Numbers, block_size: int) -> Plan:

@@ -29,10 +29,10 @@ from typing import Protocol
 
 import numpy as np
 
-from clusterlm.data.documents import Numbers
 from clusterlm.data.pack import Plan, make_plan, offsets_of
+from clusterlm.data.store.documents import Numbers
 from clusterlm.data.table import TokenView
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 
 # tokens looked at together: what is held at once does not grow with the data, and what is looked at
 # while it is in the cache of the processor takes a third of the time

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clusterlm.data.documents import Numbers
 from clusterlm.data.mix import (
     SourceShare,
     epochs_of_sources,
@@ -33,8 +32,9 @@ from clusterlm.data.pack_stream import (
     start_blocks,
 )
 from clusterlm.data.split import split_documents
+from clusterlm.data.store.documents import Numbers
 from clusterlm.data.table import Table, TokenView
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 

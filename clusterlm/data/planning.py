@@ -12,11 +12,11 @@ from clusterlm.data.mix import SourceShare
 from clusterlm.data.overlong import OverlongConversation
 from clusterlm.data.plan import SplitPlan, plan_splits
 from clusterlm.data.reading import Reading
-from clusterlm.data.shard_files import ShardFiles
 from clusterlm.data.sources import place_of
-from clusterlm.data.stored import Stored
+from clusterlm.data.store.shard_files import ShardFiles
+from clusterlm.data.store.stored import Stored
 from clusterlm.data.summary import dropped_in_words
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 

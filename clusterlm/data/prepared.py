@@ -9,10 +9,10 @@ from typing import IO
 
 import numpy as np
 
-from clusterlm.data.aside import WRITER, Aside, remove_dead
 from clusterlm.data.blocks import plan_file
 from clusterlm.data.hashes import hash_file
 from clusterlm.data.pack import PLAN_COLUMNS, Plan
+from clusterlm.data.store.aside import WRITER, Aside, remove_dead
 from clusterlm.data.tokenizer_stage import copy_tokenizer
 from clusterlm.data.whole import Manifest, why_not_whole
 from clusterlm.node.files import write_json

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from clusterlm.data.files import SourceFile
 from clusterlm.data.fingerprint import hash_of, source_options, sources_of
+from clusterlm.data.formats.hub import resolve_files
+from clusterlm.data.formats.slices import RowSlice, parse_split
+from clusterlm.data.formats.units import Unit, counts_records, units_of
 from clusterlm.data.hashes import HashMemo
-from clusterlm.data.hub import resolve_files
-from clusterlm.data.shard_job import Limit, ShardJob, file_stamps
-from clusterlm.data.shards import FORMAT
-from clusterlm.data.slices import RowSlice, parse_split
+from clusterlm.data.store.shard_job import Limit, ShardJob, file_stamps
+from clusterlm.data.store.shards import FORMAT
 from clusterlm.data.targets import is_coded, weight_table
-from clusterlm.data.units import Unit, counts_records, units_of
 from clusterlm.paths import cache_dir
 from clusterlm.spec.data import Data
 from clusterlm.spec.sources import ConversationSource, Source

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import orjson
 
-from clusterlm.data.chunks import Chunk
 from clusterlm.data.convert import BadRecord, Dropped, Message, converter_of
-from clusterlm.data.long_text import Cutter
+from clusterlm.data.formats.chunks import Chunk
+from clusterlm.data.formats.units import units_of
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import read_records
-from clusterlm.data.units import units_of
+from clusterlm.data.tokens.long_text import Cutter
 
 SAMPLE_BYTES = 20_000_000
 SLICE_BYTES = 256_000

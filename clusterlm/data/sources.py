@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from clusterlm.data.chunks import CHUNK_BYTES, Chunk, Record
 from clusterlm.data.files import Format, SourceFile
-from clusterlm.data.long_text import Cutter
-from clusterlm.data.packed import Unpacked
-from clusterlm.data.read_lines import lines_of, read_lines
-from clusterlm.data.read_tables import read_table
-from clusterlm.data.read_texts import read_piece, read_texts
-from clusterlm.data.stretches import bytes_taken, read_stretch
-from clusterlm.data.units import Unit, units_of
+from clusterlm.data.formats.chunks import CHUNK_BYTES, Chunk, Record
+from clusterlm.data.formats.packed import Unpacked
+from clusterlm.data.formats.read_lines import lines_of, read_lines
+from clusterlm.data.formats.read_tables import read_table
+from clusterlm.data.formats.read_texts import read_piece, read_texts
+from clusterlm.data.formats.stretches import bytes_taken, read_stretch
+from clusterlm.data.formats.units import Unit, units_of
+from clusterlm.data.tokens.long_text import Cutter
 
 __all__ = [
     "CHUNK_BYTES",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clusterlm.data import convert
-from clusterlm.data.documents import BAD
-from clusterlm.data.short_path import short_path
+from clusterlm.data.looks.short_path import short_path
+from clusterlm.data.store.documents import BAD
 from clusterlm.data.whole import Manifest
 
 REASONS = {

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from clusterlm.data.documents import Mask, Numbers, TokenArray
 from clusterlm.data.order import Keys
+from clusterlm.data.store.documents import Mask, Numbers, TokenArray
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.documents import Mask
-from clusterlm.data.extend import extend_tokenizer
+from clusterlm.data.chats.templates import CHATML, CHATML_TOKENS, template_text
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
-from clusterlm.data.templates import CHATML, CHATML_TOKENS, template_text
+from clusterlm.data.store.documents import Mask
+from clusterlm.data.tokens.extend import extend_tokenizer
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.spec.data import Tokenizer, TrainTokenizer

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterlm.data.aside import Aside
-from clusterlm.data.cache_names import TOKENIZERS, learns_of_sources, tokenizer_key
 from clusterlm.data.fingerprint import Parts
+from clusterlm.data.looks.cache_names import TOKENIZERS, learns_of_sources, tokenizer_key
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
 from clusterlm.data.sample import Sample, sample_of
+from clusterlm.data.store.aside import Aside
 from clusterlm.data.summary import size_in_words
 from clusterlm.data.tokenizer import (
     FACTS,

@@ -6,7 +6,7 @@ BUILT_IN_TEMPLATES = (
     *("chatml", "llama2", "llama3", "qwen", "gemma", "mistral"),
     *("vicuna", "alpaca"),
 )
-"""Their texts stand in `clusterlm/data/templates.py`."""
+"""Their texts stand in `clusterlm/data/chats/templates.py`."""
 
 
 def is_inline(text: str) -> bool:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from clusterlm.data.cache import Cache, open_cache
 from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 from clusterlm.data.preprocess import preprocess
-from clusterlm.data.shards import open_shard
+from clusterlm.data.store.shards import open_shard
 from clusterlm.data.whole import shards_folder
 from clusterlm.paths import CachePaths
 from clusterlm.spec.data import Data

@@ -11,9 +11,9 @@ import numpy as np
 from clusterlm.data.blocks import BlockFiles, Blocks, plan_file
 from clusterlm.data.order import mix
 from clusterlm.data.pack import PLAN_COLUMNS, Plan
-from clusterlm.data.shard_files import Shard, ShardFiles
+from clusterlm.data.store.shard_files import Shard, ShardFiles
 from clusterlm.data.table import Table
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 from clusterlm.spec.data import Data
 
 VOCAB = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterlm.data.templates import BUILT_IN
+from clusterlm.data.chats.templates import BUILT_IN
 
 SPECIALS = {"bos_token": "<s>", "eos_token": "</s>"}
 

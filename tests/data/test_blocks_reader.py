@@ -15,8 +15,8 @@ from clusterlm.data.pack import Plan, join_plans, pad_documents, with_isolation
 from clusterlm.data.pack_fit import fit_documents
 from clusterlm.data.pack_stream import concat_blocks
 from clusterlm.data.plan import plan_splits
-from clusterlm.data.shard_files import ShardFiles
-from clusterlm.data.storage import READ_ENV
+from clusterlm.data.store.shard_files import ShardFiles
+from clusterlm.data.store.storage import READ_ENV
 from clusterlm.data.table import Table
 from tests.data.tables import NEWLINE, data_of, open_blocks, table_of, write_shards
 

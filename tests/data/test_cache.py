@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clusterlm.data.aside import STALE_AFTER_S, Aside, remove_dead
 from clusterlm.data.cache import Cache, open_cache
 from clusterlm.data.preprocess import preprocess
+from clusterlm.data.store.aside import STALE_AFTER_S, Aside, remove_dead
 from clusterlm.errors import CacheNotReady, DataError
 from clusterlm.paths import CachePaths
 from clusterlm.spec.data import Data
@@ -285,7 +285,7 @@ def test_too_little_memory_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_killed_worker_is_told(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clusterlm.data.encoding.SMALL_BYTES", 0)
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 300)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 300)
 
     def report(progress: object) -> None:
         for child in _children(os.getpid()):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.data.aside import Aside
-from clusterlm.data.cache_names import tokenizer_key
 from clusterlm.data.hashes import hash_file
-from clusterlm.data.store import read_store, remove_folder, superfluous
+from clusterlm.data.looks.cache_names import tokenizer_key
+from clusterlm.data.looks.store import read_store, remove_folder, superfluous
+from clusterlm.data.store.aside import Aside
 from clusterlm.data.whole import why_not_whole
 from clusterlm.node.files import write_json
 from clusterlm.paths import CachePaths

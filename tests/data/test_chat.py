@@ -6,7 +6,7 @@ import pytest
 
 from clusterlm.data import chat
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.chat_turns import spans_of
+from clusterlm.data.chats.chat_turns import spans_of
 from clusterlm.errors import DataError
 from tests.data.templates_seen import (
     DATED,

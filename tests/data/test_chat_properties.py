@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterlm.data.chat import ChatTemplate, Span
-from clusterlm.data.chat_form import form_of
-from clusterlm.data.chat_turns import spans_of
+from clusterlm.data.chats.chat_form import form_of
+from clusterlm.data.chats.chat_turns import spans_of
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES as NAMES
 from tests.data.templates_seen import ALL, SEEN, SPECIALS
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import shingles
-from clusterlm.data.contaminated import (
+from clusterlm.data.alike import shingles
+from clusterlm.data.alike.contaminated import (
     MAX_HOLDERS,
     SHORTEST,
     Contaminated,

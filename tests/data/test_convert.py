@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from clusterlm.data.conversation import REASONS, BadRecord, Conversation, Dropped
 from clusterlm.data.convert import KINDS, converter_of, domain_of
+from clusterlm.data.kinds.conversation import REASONS, BadRecord, Conversation, Dropped
 from clusterlm.spec.sources import Source
 
 SOURCES: TypeAdapter[Source] = TypeAdapter(Source)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clusterlm.data.conversation import Conversation
+from clusterlm.data.kinds.conversation import Conversation
 from tests.data.test_convert import bad, converted, dropped, turns
 
 QA = [("user", "Q"), ("assistant", "A")]

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterlm.data.conversation import NOTES, REASONS, ROLES, BadRecord, Conversation, Dropped
 from clusterlm.data.convert import converter_of, domain_of
-from clusterlm.data.turns import ROLE_NAMES
+from clusterlm.data.kinds.conversation import (
+    NOTES,
+    REASONS,
+    ROLES,
+    BadRecord,
+    Conversation,
+    Dropped,
+)
+from clusterlm.data.kinds.turns import ROLE_NAMES
 from clusterlm.spec.sources import Source
 from tests.data.test_convert import converted, dropped, source
 

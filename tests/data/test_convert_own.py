@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from clusterlm.data.conversation import Conversation
 from clusterlm.data.convert import converter_of
-from clusterlm.data.own_converter import converter_digest
+from clusterlm.data.kinds.conversation import Conversation
+from clusterlm.data.kinds.own_converter import converter_digest
 from clusterlm.errors import DataError
 from tests.data.test_convert import bad, converted, dropped, source, turns
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clusterlm.data import engine_choice, engine_trial, engines
-from clusterlm.data.engine_choice import choose_engine
-from clusterlm.data.engine_trial import NUM_RANDOM, Trial, Trials, run_trials
-from clusterlm.data.engines import FAST, Engine, is_installed, open_engine
+from clusterlm.data.tokens import engine_choice, engine_trial, engines
+from clusterlm.data.tokens.engine_choice import choose_engine
+from clusterlm.data.tokens.engine_trial import NUM_RANDOM, Trial, Trials, run_trials
+from clusterlm.data.tokens.engines import FAST, Engine, is_installed, open_engine
 from clusterlm.errors import DataError
 from tests.data.styles import TEXTS, write_style
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data.engines import FAST, is_installed, open_engine
-from clusterlm.data.extend import _count_words, extend_tokenizer
+from clusterlm.data.tokens.engines import FAST, is_installed, open_engine
+from clusterlm.data.tokens.extend import _count_words, extend_tokenizer
 from clusterlm.errors import DataError
 from clusterlm.spec.data import ExtendTokenizer
 from tests.data.styles import BYTE_LEVEL, TEXTS, tokenizer_text, write_style

@@ -8,9 +8,9 @@ from typing import Any
 import datasets
 import pytest
 
-from clusterlm.data import hub
 from clusterlm.data.files import list_files
-from clusterlm.data.hub import resolve_files
+from clusterlm.data.formats import hub
+from clusterlm.data.formats.hub import resolve_files
 from clusterlm.data.sources import read_unit, units_of
 from clusterlm.errors import DataError
 from clusterlm.spec.sources import TextSource
@@ -106,7 +106,7 @@ def test_why_it_cannot_be_had_is_told_with_what_to_do(
 
 def test_offline_is_told_without_waiting(tmp_path: Path) -> None:
     code = (
-        "from clusterlm.data.hub import resolve_files;"
+        "from clusterlm.data.formats.hub import resolve_files;"
         "from clusterlm.spec.sources import TextSource;"
         "resolve_files(TextSource(kind='text', hub='owner/name'))"
     )

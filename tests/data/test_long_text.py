@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data import long_text
-from clusterlm.data.cut_rules import cut_rule, cut_rule_of
-from clusterlm.data.engines import open_engine
-from clusterlm.data.long_text import Cutter, check_cuts
+from clusterlm.data.tokens import long_text
+from clusterlm.data.tokens.cut_rules import cut_rule, cut_rule_of
+from clusterlm.data.tokens.engines import open_engine
+from clusterlm.data.tokens.long_text import Cutter, check_cuts
 from tests.data.styles import (
     BYTE_LEVEL,
     STYLES,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data.near import (
+from clusterlm.data.alike.near import (
     FOUND,
     MAX_KEPT,
     SIGMAS,
@@ -18,9 +18,9 @@ from clusterlm.data.near import (
     near_duplicates,
     similarities_of,
 )
+from clusterlm.data.alike.shingles import shingles_of
+from clusterlm.data.alike.signatures import Signatures, signatures_of
 from clusterlm.data.order import Keys
-from clusterlm.data.shingles import shingles_of
-from clusterlm.data.signatures import Signatures, signatures_of
 from clusterlm.spec.data import NearDuplicates
 
 Text = list[int]

@@ -13,7 +13,7 @@ from clusterlm.data.pack_stream import (
     start_blocks,
 )
 from clusterlm.data.table import Table
-from clusterlm.data.token_bytes import NewlineTokens
+from clusterlm.data.tokens.token_bytes import NewlineTokens
 from tests.data.tables import NEWLINE, Tokens, blocks_of, table_of
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=60)

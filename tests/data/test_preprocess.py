@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data import chunks
 from clusterlm.data.cache import IGNORE_INDEX, Cache
-from clusterlm.data.engines import TokenizersEngine
+from clusterlm.data.formats import chunks
 from clusterlm.data.preprocess import preprocess
+from clusterlm.data.tokens.engines import TokenizersEngine
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
 from tests.data.corpus import (

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from clusterlm.data.fingerprint import sources_of
-from clusterlm.data.preview import Previewer
-from clusterlm.data.preview_lines import print_previews
-from clusterlm.data.token_words import Token, TokenWords, visible
+from clusterlm.data.looks.preview import Previewer
+from clusterlm.data.looks.preview_lines import print_previews
+from clusterlm.data.looks.token_words import Token, TokenWords, visible
 from clusterlm.spec.data import Data
 from tests.data.corpus import (
     chat_source,

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from clusterlm.cluster.submit import rendered
 from clusterlm.data.cache import IGNORE_INDEX, Cache
 from clusterlm.data.files import list_files
-from clusterlm.data.shards import open_shard
+from clusterlm.data.store.shards import open_shard
 from clusterlm.data.whole import shards_folder
 from clusterlm.spec.load import LoadedJob, load_job
 from tests.data.corpus import cache_at, decoded, documents_in, prepare

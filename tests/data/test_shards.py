@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from clusterlm.data import encode
 from clusterlm.data.cache import Cache
 from clusterlm.data.fingerprint import describe
-from clusterlm.data.known import known_chunks
 from clusterlm.data.preprocess import preprocess, run_task
-from clusterlm.data.shards import damage_of, open_shard
+from clusterlm.data.store.known import known_chunks
+from clusterlm.data.store.shards import damage_of, open_shard
 from clusterlm.errors import DataError
 from clusterlm.paths import CachePaths
 from clusterlm.spec.job import Job
@@ -89,7 +89,7 @@ def test_what_is_appended_is_all_that_is_encoded(
     encoded: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 1000)
     folder = tmp_path / "texts"
     write_texts(folder / "a.jsonl", 40)
     write_texts(folder / "c.jsonl", 20)
@@ -121,7 +121,7 @@ def test_a_run_that_was_ended_goes_on_at_the_chunk(
     monkeypatch: pytest.MonkeyPatch,
     cache_folder: Path,
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 500)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 500)
     data = data_of(text_source(write_texts(tmp_path / "a.jsonl", 60)), tokenizer=tokenizer)
     root = CachePaths.of(fingerprint_of(data)).root
 
@@ -148,7 +148,7 @@ def test_a_damaged_chunk_is_encoded_and_not_copied(
     encoded: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 1000)
     path = write_texts(tmp_path / "a.jsonl", 40)
     data = data_of(text_source(path), tokenizer=tokenizer)
     cache = prepare(data)
@@ -185,8 +185,8 @@ def test_any_chunking_gives_the_same_documents(
         data = data_of(texts, chats, block_size=48)
         with cache_at(folder / "whole"):
             whole = prepare(data)
-        patch.setattr("clusterlm.data.chunks.CHUNK_BYTES", chunk_bytes)
-        patch.setattr("clusterlm.data.units.UNIT_BYTES", chunk_bytes * unit_chunks)
+        patch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", chunk_bytes)
+        patch.setattr("clusterlm.data.formats.units.UNIT_BYTES", chunk_bytes * unit_chunks)
         with cache_at(folder / "parts"):
             parts = prepare(data, workers=workers)
         assert list(documents_in(parts)) == list(documents_in(whole))
@@ -218,8 +218,8 @@ def test_tasks_share_the_shards_and_the_rest_is_found(
     monkeypatch: pytest.MonkeyPatch,
     cache_folder: Path,
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 500)
-    monkeypatch.setattr("clusterlm.data.units.UNIT_BYTES", 1000)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 500)
+    monkeypatch.setattr("clusterlm.data.formats.units.UNIT_BYTES", 1000)
     texts = text_source(write_texts(tmp_path / "a.jsonl", 60))
     chats = chat_source(write_chats(tmp_path / "c.jsonl", 20))
     data = data_of(texts, chats, tokenizer=tokenizer, block_size=96)
@@ -248,7 +248,7 @@ def test_tasks_share_the_shards_and_the_rest_is_found(
 def test_rows_and_limits_are_taken_in_reading_order(
     tmp_path: Path, tokenizer: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 400)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 400)
     path = write_texts(tmp_path / "a.jsonl", 40)
     asked = {"[5:9]": range(5, 9), "[-3:]": range(37, 40), "[50%:60%]": range(20, 24)}
     for split, wanted in asked.items():

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterlm.data import shingles
-from clusterlm.data.shingles import hash_windows, shingles_of, windows_of
+from clusterlm.data.alike import shingles
+from clusterlm.data.alike.shingles import hash_windows, shingles_of, windows_of
 
 WIDTHS = st.integers(1, 13)
 DOCUMENTS = st.lists(st.lists(st.integers(0, 3), max_size=40), max_size=12)

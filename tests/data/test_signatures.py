@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import shingles
-from clusterlm.data.signatures import EMPTY, Signatures, signatures_of
+from clusterlm.data.alike import shingles
+from clusterlm.data.alike.signatures import EMPTY, Signatures, signatures_of
 from clusterlm.spec.data import NearDuplicates
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 300), max_size=60), min_size=1, max_size=10)

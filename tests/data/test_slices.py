@@ -5,7 +5,7 @@ from datasets import ReadInstruction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterlm.data.slices import RowSlice, parse_split
+from clusterlm.data.formats.slices import RowSlice, parse_split
 from clusterlm.errors import DataError
 
 

@@ -16,8 +16,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import chunks, read_lines, read_rows, read_tables, units
 from clusterlm.data.files import list_files
+from clusterlm.data.formats import chunks, read_lines, read_rows, read_tables, units
 from clusterlm.data.sources import (
     Chunk,
     Record,
@@ -350,7 +350,7 @@ def test_zeros_and_frames_without_data_between_members_are_passed_over(tmp_path:
 def test_a_packed_text_that_is_too_long_for_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterlm.data.read_texts.MAX_UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("clusterlm.data.formats.read_texts.MAX_UNPACKED_BYTES", 1000)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"x" * 5000))
     with pytest.raises(DataError, match=r"a\.txt\.gz: more than 0 MiB of text.+unpack it"):
         read(tmp_path / "a.txt.gz")

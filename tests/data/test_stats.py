@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clusterlm.data import stats as looking
-from clusterlm.data.stats import count_tokens, stats_of
+from clusterlm.data.looks import stats as looking
+from clusterlm.data.looks.stats import count_tokens, stats_of
 from clusterlm.spec.data import Data
 from tests.data.corpus import (
     chat_source,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.data.storage import READ_ENV, AskedFiles, MappedFiles, mount_type, open_files
+from clusterlm.data.store.storage import READ_ENV, AskedFiles, MappedFiles, mount_type, open_files
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from clusterlm.data.chat import Rendered, Span
 from clusterlm.data.targets import Target, Targets, is_coded, weight_table
-from clusterlm.data.token_masks import TokenMasks
 from clusterlm.data.tokenizer import read_vocabulary
+from clusterlm.data.tokens.token_masks import TokenMasks
 from clusterlm.spec.sources import ChatSource
 
 TEXT = "<u>вопрос</u><a>ответ</a><u>again</u><a>yes</a>"

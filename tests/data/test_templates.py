@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.templates import BUILT_IN, template_text
+from clusterlm.data.chats.templates import BUILT_IN, template_text
 from clusterlm.errors import DataError
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES as NAMES
 from clusterlm.spec.data import Tokenizer

@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import chunks
-from clusterlm.data.chunks import Record
 from clusterlm.data.files import list_files
+from clusterlm.data.formats import chunks
+from clusterlm.data.formats.chunks import Record
 from clusterlm.data.sources import count_records, place_of, read_records, read_unit, units_of
 from clusterlm.errors import DataError
 from clusterlm.spec.job import Job

@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from clusterlm.data.token_bytes import ByteOffsets, NewlineTokens, is_byte_level, read_tokenizer
+from clusterlm.data.tokens.token_bytes import (
+    ByteOffsets,
+    NewlineTokens,
+    is_byte_level,
+    read_tokenizer,
+)
 from clusterlm.errors import DataError
 from tests.data.styles import BYTE_LEVEL, SENTENCEPIECE, TEXTS, tokenizer_text, with_added
 

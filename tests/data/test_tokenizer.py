@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from clusterlm.data import sample
+from clusterlm.data.chats.templates import CHATML
 from clusterlm.data.reading import reading_order
-from clusterlm.data.templates import CHATML
 from clusterlm.data.tokenizer import fetch_tokenizer, load_vocabulary
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Tokenizer as TokenizerSpec
@@ -185,7 +185,7 @@ def test_a_large_corpus_is_sampled_evenly_and_always_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample, "SLICE_BYTES", 400)
-    monkeypatch.setattr("clusterlm.data.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("clusterlm.data.formats.chunks.CHUNK_BYTES", 1000)
     data = data_of(text_source(write_texts(tmp_path / "a.jsonl", 200)))
     found = sample.sample_of(reading_order(data), max_bytes=2000)
     assert len(found.chunks) == 5

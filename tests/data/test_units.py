@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterlm.data import chunks, hashes, units
+from clusterlm.data import hashes
 from clusterlm.data.files import SourceFile, list_files
+from clusterlm.data.formats import chunks, units
+from clusterlm.data.formats.units import chunk_key, counts_records
 from clusterlm.data.hashes import HashMemo, hash_file
 from clusterlm.data.sources import Chunk, Unit, read_unit, units_of
-from clusterlm.data.units import chunk_key, counts_records
 from clusterlm.spec.sources import TextSource
 
 KINDS = ["txt", "long.txt", "jsonl", "jsonl.gz", "csv", "parquet", "txt.gz"]

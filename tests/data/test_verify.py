@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clusterlm.data.cache import Cache
-from clusterlm.data.verify import repair, verify
+from clusterlm.data.looks.verify import repair, verify
 from clusterlm.spec.data import Data
 from tests.data.corpus import chat_source, files_of, prepare, text_source, write_chats, write_texts
 from tests.data.typed import add_run, types, types_json, write_job

@@ -13,7 +13,7 @@ from clusterlm.data.blocks import Blocks
 from clusterlm.data.pack import join_plans, with_isolation
 from clusterlm.data.pack_fit import fit_documents
 from clusterlm.data.pack_stream import concat_blocks
-from clusterlm.data.storage import READ_ENV
+from clusterlm.data.store.storage import READ_ENV
 from clusterlm.train.blocks import (
     BlockDataset,
     BlockOrder,

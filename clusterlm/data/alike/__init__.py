@@ -1,0 +1,1 @@
+"""Documents that repeat each other, or give the validation away."""

@@ -1,0 +1,1 @@
+"""Chat templates and what they do to a conversation."""

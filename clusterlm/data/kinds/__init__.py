@@ -1,0 +1,1 @@
+"""What a record may be: layouts of conversations, filters, own converters."""

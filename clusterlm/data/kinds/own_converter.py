@@ -1,0 +1,175 @@
+"""A user's own converter: found, loaded once per process, called safely.
+
+It is named by its file (`/jobs/conv.py:to_messages`; `spec/local_paths.py` has made the path
+absolute) or as a function of an installed package (`package.module.function`). The folder of a file
+goes to the end of `sys.path`: its neighbours can be imported, and hide nothing that is installed.
+Whatever the function raises is a bad record and told with the line of the user's file.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import xxhash
+
+from clusterlm.data.kinds.conversation import BadRecord, Dropped
+from clusterlm.errors import DataError
+
+
+def own_function(converter: str, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """The function, with its options; it raises BadRecord for whatever goes wrong within.
+
+    Raises:
+        DataError: it cannot be loaded, or does not take a record and these options.
+    """
+    function = _load(converter)
+    _check_arguments(converter, function, options)
+    keywords = dict(options)
+
+    def call(record: dict[str, Any]) -> Any:
+        try:
+            return function(record, **keywords)
+        except (BadRecord, Dropped):
+            raise
+        except Exception as error:
+            raise BadRecord(f"the converter failed: {_told(error)}") from error
+
+    return call
+
+
+def converter_digest(converter: str) -> str:
+    """32 hex characters that change with the code: of its file, and of the neighbours it imports.
+
+    Raises:
+        DataError: the file or module is not there.
+    """
+    state = xxhash.xxh3_128()
+    for path in _own_files(_file_of(converter)):
+        # by name and not by path: a job that was moved gives the same tokens
+        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return str(state.hexdigest())
+
+
+def _load(converter: str) -> Callable[..., Any]:
+    module_name, name = _parts(converter)
+    try:
+        if module_name.endswith(".py"):
+            module = _module_of_file(Path(module_name))
+        else:
+            module = importlib.import_module(module_name)
+    except Exception as error:
+        raise DataError(f"the converter {converter} cannot be loaded: {_told(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = "is no function" if function is not None else "is not there"
+        raise DataError(f"the converter {converter} cannot be loaded: {name} {found}")
+    return function  # type: ignore[no-any-return]
+
+
+def _parts(converter: str) -> tuple[str, str]:
+    """File or module, and the function's name."""
+    if ":" in converter:
+        module, _, name = converter.rpartition(":")
+    else:
+        module, _, name = converter.rpartition(".")
+    if not module or not name:
+        raise DataError(
+            f"the converter {converter!r} names no function; write conv.py:function or "
+            "package.module.function"
+        )
+    return module, name
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    digest = xxhash.xxh3_64_hexdigest(str(path).encode())
+    name = f"_clusterlm_converter_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses and pickle look a module up by its name
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _check_arguments(
+    converter: str, function: Callable[..., Any], options: Mapping[str, Any]
+) -> None:
+    try:
+        inspect.signature(function).bind({}, **options)
+    except TypeError as error:
+        asked = ", ".join(["a record", *(f"{name}=..." for name in options)])
+        raise DataError(f"the converter {converter} does not take ({asked}): {error}") from error
+    except ValueError:
+        # of a function written in C the arguments are not known
+        return
+
+
+def _told(error: BaseException) -> str:
+    """Kind and text of an error, and the innermost line that is not the library's."""
+    text = " ".join(str(error).split())[:300]
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    here = str(Path(__file__))
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != here]
+    lines = [f for f in lines if not f.filename.startswith("<")]
+    return f"{told} ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else told
+
+
+def _file_of(converter: str) -> Path:
+    module_name, _ = _parts(converter)
+    if module_name.endswith(".py"):
+        return Path(module_name)
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"the converter {converter} cannot be found: {error}") from error
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise DataError(f"the converter {converter} cannot be found: no module {module_name}")
+    return Path(spec.origin)
+
+
+def _own_files(first: Path) -> list[Path]:
+    """A file, and those beside it that it imports, and so on."""
+    found: dict[Path, None] = {}
+    waiting = [first]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found[path] = None
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"the converter's file {path} cannot be read: {error}") from error
+        for name in sorted(_imported(tree)):
+            beside = [path.parent / f"{name}.py", path.parent / name / "__init__.py"]
+            waiting += [candidate for candidate in beside if candidate.is_file()]
+    return sorted(found)
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {(node.module or alias.name).partition(".")[0] for alias in node.names}
+    return names

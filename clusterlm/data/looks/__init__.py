@@ -1,0 +1,1 @@
+"""For people: previews, statistics, checks, what lies in the cache."""

@@ -1,0 +1,1 @@
+"""Shards: tokens on the disk, written by many workers, read by address."""
