@@ -167,7 +167,7 @@ def test_a_damaged_chunk_is_encoded_and_not_copied(
     assert again.shards[0].tokens.read_bytes().startswith(good)
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=25, max_size=40),
     chunk_bytes=st.integers(60, 4000),

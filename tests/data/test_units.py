@@ -98,8 +98,8 @@ def test_units_part_the_files_in_order_and_each_record_is_in_one(
             assert len(unit.parts) == 1 or not unit.is_open_ended or in_order
 
 
-@settings(deadline=None, max_examples=40)
-@given(shapes=shapes, more=shapes, sizes=sizes, appended=st.integers(0, 40))
+@settings(deadline=None, max_examples=25)
+@given(shapes=shapes, more=shapes, sizes=sizes, appended=st.integers(0, 12))
 def test_what_is_added_at_the_end_leaves_all_but_the_last_unit_as_it_was(
     shapes: list[Shape], more: list[Shape], sizes: tuple[int, int, int], appended: int
 ) -> None:
@@ -123,8 +123,10 @@ def test_what_is_added_at_the_end_leaves_all_but_the_last_unit_as_it_was(
             if old is not before[-1][0]:
                 assert new.key_parts(memo) == keys
                 assert new.parts == old.parts
-        # of the last unit, all but the chunk that was not full
-        same = [chunk_key(c) for c in _chunks(after[len(before) - 1])][: len(keys_before)]
+        # of the last unit, all but the chunk that was not full; a file that has grown may begin a
+        # unit of its own, and its chunks are the same there
+        later = [chunk for unit in after[len(before) - 1 :] for chunk in _chunks(unit)]
+        same = [chunk_key(chunk) for chunk in later][: len(keys_before)]
         assert same[: len(keys_before) - 1] == keys_before[:-1]
 
 
