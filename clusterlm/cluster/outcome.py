@@ -6,9 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from clusterlm.node.files import read_jsonl
-from clusterlm.paths import RunPaths
+from clusterlm.node.files import read_json, read_jsonl
+from clusterlm.paths import CachePaths, RunPaths
 from clusterlm.spec.units import spoken
+
+WORTH_TELLING = 0.02
+"""Share of tokens that are in no block."""
 
 ENDS = 5
 """The loss of one logged step is noisy: start and end are means of up to so many lines."""
@@ -27,10 +30,12 @@ class Outcome:
     """From the start of the run to its end, or to its newest event."""
     attempts: int
     """Of the training."""
+    data: str | None = None
+    """What the prepared data holds and has lost."""
 
     def lines(self) -> list[str]:
         """For people."""
-        lines = []
+        lines = [f"data      {self.data}"] if self.data else []
         if self.first_loss is not None and self.last_loss is not None:
             lines.append(f"mean loss {_fall(self.first_loss, self.last_loss)}")
         if self.eval_loss is not None:
@@ -69,7 +74,27 @@ def read_outcome(run: RunPaths) -> Outcome:
         tokens=int(max(tokens)) if tokens else None,
         seconds=_seconds(run),
         attempts=len(run.attempt_numbers("train")),
+        data=_data_told(run),
     )
+
+
+def _data_told(run: RunPaths) -> str | None:
+    """`43 of 49 records kept, 14 blocks; 52.7% of the tokens in none`."""
+    fingerprint = (read_json(run.lock) or {}).get("fingerprint")
+    about = read_json(CachePaths.of(fingerprint).manifest) if fingerprint else None
+    try:
+        counts, train = (about or {})["counts"], (about or {})["splits"]["train"]
+        lost = sum(train["lost"].values())
+        told = f"{counts['kept']:,} of {counts['documents']:,} records kept"
+        told += f", {train['blocks']:,} blocks"
+        if lost > WORTH_TELLING * (lost + train["tokens"]):
+            told += f"; {lost / (lost + train['tokens']):.1%} of the tokens are in none"
+        empty = [row["place"] for row in (about or {})["sources"] if not row["kept"]]
+        told += f"; nothing of {', '.join(empty)}" if empty else ""
+    # of an older version, or half gone: not worth a word
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return told
 
 
 def _numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
@@ -83,25 +108,20 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _seconds(run: RunPaths) -> float | None:
-    """Time in phases that ran: neither the queue nor the pause before a resume is in it."""
+    """Time of the training: neither the data, nor the queue, nor the pause before a resume."""
     spent, last = 0.0, 0.0
     since: float | None = None
-    # on one machine a phase may begin before the one before it has ended
-    under_way: set[str] = set()
     for event in read_jsonl(run.events)[0]:
-        kind, time, phase = event.get("event"), event.get("time"), str(event.get("phase"))
-        if not isinstance(time, int | float):
+        kind, time = event.get("event"), event.get("time")
+        if not isinstance(time, int | float) or event.get("phase", "train") != "train":
             continue
         if kind in ("phase_started", "attempt_started"):
             since = time if since is None else since
-            under_way.add(phase)
         elif kind in ("phase_done", "ended", "requeued") and since is not None:
-            under_way = under_way - {phase} if kind == "phase_done" else set()
-            if not under_way:
-                spent, since = spent + time - since, None
+            spent, since = spent + time - since, None
         elif kind in ("submitted", "resumed") and since is not None:
             # killed without a word: what was seen last counts
-            spent, since, under_way = spent + last - since, None, set()
+            spent, since = spent + last - since, None
         last = time
     spent += last - since if since is not None else 0.0
     return spent if spent > 0 else None

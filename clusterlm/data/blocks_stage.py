@@ -109,16 +109,19 @@ def prepare_blocks(
             ],
             "dedup": {"num_near": chosen.num_near, "num_compared": chosen.num_compared},
         }
-        | _counted(chosen.stored, readings)
+        | _counted(chosen.stored, readings, data)
         | {"splits": {name: _split_about(split) for name, split in splits.items()}}
     )
 
 
-def _counted(stored: Stored, readings: Sequence[Reading]) -> Manifest:
+def _counted(stored: Stored, readings: Sequence[Reading], data: Data) -> Manifest:
     table, count = stored.table, len(readings)
     documents = np.bincount(table.source, minlength=count)
     tokens = np.bincount(table.source, weights=table.lengths, minlength=count)
-    trained = np.bincount(table.source, weights=table.num_supervised, minlength=count)
+    # nothing predicts the first token of a text, unless it stands behind another one
+    firsts = np.where(table.is_chat | (not data.isolate_documents), 0, 1)
+    supervised = table.num_supervised - firsts
+    trained = np.bincount(table.source, weights=supervised, minlength=count)
     return counts_of(
         stored.counts,
         [(reading.place, reading.source.path or str(reading.source.hub)) for reading in readings],
@@ -148,9 +151,21 @@ def _about(data: Data, vocabulary: Vocabulary, readings: Sequence[Reading], dtyp
         "versions": {"clusterlm": clusterlm.__version__, **versions},
         "block_size": data.block_size,
         "packing": data.packing,
+        "packing_of_kinds": _packings(data, readings),
         "dtype": dtype,
         "vocab_size": vocabulary.size,
         "eos_id": vocabulary.eos_id,
         "pad_id": vocabulary.pad_id,
         "stop_ids": vocabulary.stop_ids(with_chat=with_chat),
     }
+
+
+def _packings(data: Data, readings: Sequence[Reading]) -> dict[str, str]:
+    """How texts and conversations are packed, of those that there are."""
+    is_padded = data.packing == "padded"
+    found: dict[str, str] = {}
+    if not all(reading.is_conversation for reading in readings):
+        found["texts"] = data.packing
+    if any(reading.is_conversation for reading in readings):
+        found["conversations"] = "padded" if is_padded else "best_fit"
+    return found

@@ -106,7 +106,13 @@ def list_files(source: Source) -> list[SourceFile]:
         raise DataError(asked)
     files = [_file_of(base, name, by_line=by_line) for name in sorted(names, key=os.fsencode)]
     if source.kind != "text":
+        some = f"{len(files)} files, and none" if files else ""
         files = _with_records(files, is_folder=pattern == "**", path=source.path)
+        if some and not files:
+            raise DataError(
+                f"data source {source.path!r}: {some} of them holds records"
+                f" ({', '.join(FORMATS)}); plain texts are `kind: text`"
+            )
     if not files:
         raise DataError(_nothing_found(source.path, source.exclude, base, pattern))
     if by_line and not any(file.has_text_lines for file in files):

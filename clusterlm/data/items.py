@@ -128,7 +128,8 @@ class SourceItems:
         targets = self._targets.of(rendered, messages)
         if not targets:
             raise BadRecord(
-                "nothing to train in it: the chat template shows no words of a trained role"
+                "nothing to train in it: the chat template shows no words of a trained role,"
+                " or all of them have weight 0"
             )
         # the words and not their rendering: another template must not move the split
         digest = digest_of(orjson.dumps([messages, tools]))

@@ -5,7 +5,6 @@ That is a matter of the plan and not of the tokens: with another block size, oth
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -49,33 +48,32 @@ class Losses:
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
-def fit_conversations(
-    table: Table, data: Data, tokens: TokenView
-) -> tuple[Table, dict[bool, Losses]]:
-    """The table with nothing in it that is longer than a block and must not be cut.
-
-    Returns:
-        The table, and what was left out: of `data.validation.sources` (True), of the others
-        (False).
+def refuse_overlong(table: Table, data: Data) -> None:
+    """Nothing is longer than a block, where that is to stop the run.
 
     Raises:
         OverlongConversation: there is one, and `data.overlong` is `error`.
     """
+    is_long = table.is_chat & (table.lengths > data.block_size)
+    if data.overlong == "error" and is_long.any():
+        row = int(np.argmax(is_long))
+        raise OverlongConversation(row, int(table.lengths[row]), data.block_size)
+
+
+def fit_conversations(table: Table, data: Data, tokens: TokenView) -> tuple[Table, Losses]:
+    """The table with nothing in it that is longer than a block and must not be cut."""
     size = data.block_size
     is_long = table.is_chat & (table.lengths > size)
     if not is_long.any():
-        return table, {False: Losses(), True: Losses()}
-    if data.overlong == "error":
-        row = int(np.argmax(is_long))
-        raise OverlongConversation(row, int(table.lengths[row]), size)
-    counted = _Counted(table)
+        return table, Losses()
     if data.overlong == "drop":
-        counted.add("overlong", is_long, table.lengths)
-        return table.where(~is_long), counted.losses()
+        return table.where(~is_long), _losses({"overlong": (is_long, table.lengths)})
     cut, is_empty = _truncate(table, is_long, size, tokens)
-    counted.add("truncated", is_long & ~is_empty, table.lengths - size)
-    counted.add("untrained", is_empty, table.lengths)
-    return cut.where(~is_empty), counted.losses()
+    lost = {
+        "truncated": (is_long & ~is_empty, table.lengths - size),
+        "untrained": (is_empty, table.lengths),
+    }
+    return cut.where(~is_empty), _losses(lost)
 
 
 def _truncate(table: Table, is_long: Mask, size: int, tokens: TokenView) -> tuple[Table, Mask]:
@@ -91,23 +89,10 @@ def _truncate(table: Table, is_long: Mask, size: int, tokens: TokenView) -> tupl
     return replace(table, lengths=lengths, trained=trained), is_empty
 
 
-class _Counted:
-    """Documents and tokens by side and reason."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._documents: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-        self._tokens: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-
-    def add(self, reason: str, chosen: Mask, num_tokens: Numbers) -> None:
-        for side in (False, True):
-            here = chosen & (self._table.is_held_back == side)
-            if here.any():
-                self._documents[side][reason] += int(here.sum())
-                self._tokens[side][reason] += int(num_tokens[here].sum())
-
-    def losses(self) -> dict[bool, Losses]:
-        return {
-            side: Losses(dict(self._documents[side]), dict(self._tokens[side]))
-            for side in (False, True)
-        }
+def _losses(lost: Mapping[str, tuple[Mask, Numbers]]) -> Losses:
+    """Rows that are left out, and how many tokens of each, by reason."""
+    found = {reason: rows for reason, rows in lost.items() if rows[0].any()}
+    return Losses(
+        {reason: int(rows.sum()) for reason, (rows, _) in found.items()},
+        {reason: int(count[rows].sum()) for reason, (rows, count) in found.items()},
+    )

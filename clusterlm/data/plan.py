@@ -21,7 +21,7 @@ from clusterlm.data.mix import (
     tokens_of_sources,
 )
 from clusterlm.data.order import shuffled
-from clusterlm.data.overlong import Losses, fit_conversations
+from clusterlm.data.overlong import Losses, fit_conversations, refuse_overlong
 from clusterlm.data.pack import Plan, join_plans, pad_documents, shuffle_blocks, with_isolation
 from clusterlm.data.pack_fit import fit_documents
 from clusterlm.data.pack_stream import (
@@ -100,21 +100,35 @@ def plan_splits(
         DataError: the documents fill no block.
         OverlongConversation: there is one, and `data.overlong` is `error`.
     """
-    fitted, losses = fit_conversations(table, data, tokens)
-    fitted = fitted.where(fitted.lengths > 0)
+    refuse_overlong(table, data)
+    table = table.where(table.lengths > 0)
     for_all = data.validation.fraction
     fractions = [for_all if s.validation is None else s.validation for s in sources]
-    train, validation = split_documents(fitted, fractions)
-    planner = _Planner(data, sources, _legal_starts(fitted, data, newline, tokens), tokens)
-    splits = {"train": planner.plan_train(train, losses[False])}
+    train, validation = split_documents(table, fractions)
+    # each side on its own, so that each tells what it lost
+    fitted, losses = fit_conversations(train, data, tokens)
+    planner = _Planner(data, sources, _legal_starts(table, data, newline, tokens), tokens)
+    splits = {"train": planner.plan_train(fitted, losses)}
     if not splits["train"].plan.num_blocks:
-        raise DataError(
-            f"{len(train)} documents of {int(train.lengths.sum())} tokens fill no block of"
-            f" data.block_size {data.block_size}; give more data, or make the block smaller"
-        )
+        raise DataError(_no_block(fitted, losses, data.block_size))
     if data.validation.sources or any(fractions):
-        splits["validation"] = planner.plan_validation(validation, losses[True])
+        fitted, losses = fit_conversations(validation, data, tokens)
+        splits["validation"] = planner.plan_validation(fitted, losses)
+        if not splits["validation"].plan.num_blocks:
+            side = "the validation set: "
+            raise DataError(side + _no_block(fitted, losses, data.block_size))
     return splits
+
+
+def _no_block(table: Table, losses: Losses, block_size: int) -> str:
+    found = f"{len(table)} documents of {int(table.lengths.sum())} tokens fill no block of"
+    found = f"{found} data.block_size {block_size}"
+    if not len(table) and (overlong := losses.documents.get("overlong")):
+        return (
+            f"{found}: all {overlong} conversations are longer; make the block larger, or set"
+            " data.overlong: truncate"
+        )
+    return f"{found}; give more data, or make the block smaller"
 
 
 def _legal_starts(

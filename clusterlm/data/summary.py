@@ -104,8 +104,9 @@ def summary_of(manifest: Manifest) -> str:
             ]
         ),
     ]
+    packed = ", ".join(f"{kind} {how}" for kind, how in manifest["packing_of_kinds"].items())
     lines.append(
-        f"blocks of {manifest['block_size']} tokens ({manifest['packing']}), vocabulary of"
+        f"blocks of {manifest['block_size']} tokens ({packed}), vocabulary of"
         f" {manifest['vocab_size']}"
     )
     return "\n".join(lines)

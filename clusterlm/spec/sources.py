@@ -77,8 +77,8 @@ class ConversationSource(SourceBase):
     train_turns: Literal["all", "last"] = "all"
     """Train every answer, or only the last one."""
     role_weights: dict[Role, Annotated[float, Field(ge=0, le=1)]] = {}
-    """Weight of each role's words in the loss; left out: 1 for assistant and function_call, else
-    0."""
+    """Weight (0 to 1) of each role's words in the loss; left out: 1 for assistant and
+    function_call, else 0."""
     system_prompt: str | None = Field(None, max_length=100_000)
     """System turn for conversations that have none."""
     max_tokens: Count | None = Field(None, ge=2)

@@ -211,7 +211,7 @@ def test_a_conversation_of_which_only_the_first_token_is_left_is_untrained() -> 
     bits[[0, 11]] = True
     cut, losses = fit_conversations(table, data_of(overlong="truncate"), Tokens(np.zeros(12), bits))
     assert len(cut) == 0
-    assert losses[False].documents == {"untrained": 1}
+    assert losses.documents == {"untrained": 1}
 
 
 def test_an_overlong_conversation_can_stop_the_run_and_is_named() -> None:
@@ -229,3 +229,23 @@ def test_texts_are_never_too_long() -> None:
     for overlong in ("drop", "truncate", "error"):
         split = _splits((table, tokens), overlong=overlong)["train"]
         assert split.num_tokens == 32
+
+
+def test_each_side_tells_what_it_lost_itself() -> None:
+    lengths = [40] * 30 + [6] * 60
+    table = table_of(lengths, is_chat=[True] * 90, trained=[3] * 90)
+    tokens = Tokens(np.zeros(sum(lengths)), np.ones(sum(lengths), dtype=np.bool_))
+    data = data_of(block_size=16, validation={"fraction": 0.3}, packing="best_fit")
+    splits = plan_splits(table, data, [SourceShare("a")], NEWLINE, tokens)
+    lost = {name: split.dropped["overlong"] for name, split in splits.items()}
+    assert sum(lost.values()) == 30
+    assert min(lost.values()) > 0
+    for name, split in splits.items():
+        assert split.lost["overlong"] == 40 * lost[name]
+
+
+def test_when_all_conversations_are_too_long_the_advice_is_a_larger_block() -> None:
+    table = table_of([40, 50], is_chat=[True, True], trained=[3, 3])
+    tokens = Tokens(np.zeros(90), np.ones(90, dtype=np.bool_))
+    with pytest.raises(DataError, match="all 2 conversations are longer; make the block larger"):
+        plan_splits(table, data_of(block_size=16), [SourceShare("a")], NEWLINE, tokens)
