@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -162,13 +163,25 @@ def _mapping(workers: int) -> Iterator[Run]:
         return
     # spawned: a fork of a process that has used the tokenizers library can hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context)
+    pool = ProcessPoolExecutor(workers, context, initializer=_watch_parent)
     try:
         yield lambda function, parts, rest: pool.map(
             function, parts, *([r] * len(parts) for r in rest)
         )
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _watch_parent() -> None:
+    """Let this worker end with its parent, also when that is killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _near(stored: Stored, look: _Look, spec: NearDuplicates) -> Found:
@@ -240,10 +253,12 @@ class _Memory:
     def recall(self, stored: Stored, settings: object, find: Callable[[], Found]) -> Found:
         """What was found before, or is found now."""
         state = xxhash.xxh3_128(repr(settings).encode())
-        for column in (stored.table.starts, stored.table.lengths, stored.table.is_held_back):
+        table = stored.table
+        for column in (table.starts, table.lengths, table.keys, table.source, table.is_held_back):
             state.update(np.ascontiguousarray(column).data)
         path = self._folder / f"{self._prefix}-{state.hexdigest()}.npz"
-        with suppress(OSError, ValueError, KeyError), np.load(path) as known:
+        # whatever is wrong with it (zipfile, zlib, numpy have errors of their own): look again
+        with suppress(Exception), path.open("rb") as handle, np.load(handle) as known:
             return dict(known)
         found = find()
         # a cache that may only be read is no reason to fail here

@@ -20,7 +20,7 @@ from clusterlm.data.store.aside import remove_dead
 from clusterlm.data.store.documents import Problem, token_dtype
 from clusterlm.data.store.known import known_chunks
 from clusterlm.data.store.make_shards import make_shards
-from clusterlm.data.store.shard_job import ShardJob
+from clusterlm.data.store.shard_job import Limit, ShardJob
 from clusterlm.data.store.shards import StoredShard, is_whole, open_shard
 from clusterlm.data.summary import size_in_words
 from clusterlm.data.tokenizer import Vocabulary, load_vocabulary
@@ -77,7 +77,30 @@ def encode_sources(
             tell("long texts are not cut: this tokenizer gives other tokens for the pieces")
             jobs = run.jobs(None)
             run.encode(_missing(jobs, task), None)
-    return [] if task is not None else [[_opened(job) for job in own] for own in jobs]
+    if task is not None:
+        return []
+    shards = [[_opened(job) for job in own] for own in jobs]
+    if data.on_bad_record == "stop":
+        for reading, own, found in zip(readings, jobs, shards, strict=True):
+            _refuse_known(reading, own, found)
+    return shards
+
+
+def _refuse_known(
+    reading: Reading, jobs: Sequence[ShardJob], shards: Sequence[StoredShard]
+) -> None:
+    """Stop at a bad record also where another run had it skipped."""
+    for job, shard in zip(jobs, shards, strict=True):
+        if job.limit == Limit() and (bad := next(shard.bad(), None)) is not None:
+            raise DataError(_stopped(reading, bad))
+
+
+def _stopped(reading: Reading, problem: Problem) -> str:
+    place = place_of(reading.files, problem.file, problem.offset)
+    return (
+        f"{place}: {problem.detail}; set data.on_bad_record: skip to leave such records out, or"
+        " quarantine to keep them aside"
+    )
 
 
 def _missing(jobs: Sequence[Sequence[ShardJob]], task: Task | None) -> list[ShardJob]:
@@ -121,7 +144,7 @@ class _Encoding:
     def keys(self, cutter: Cutter | None) -> tuple[str, ...]:
         """Of each source."""
         may_cut = cutter is not None
-        return source_keys(self.readings, self.tokenizer, self.dtype, may_cut=may_cut)
+        return source_keys(self.readings, self.vocabulary, self.dtype, may_cut=may_cut)
 
     def jobs(self, cutter: Cutter | None) -> list[list[ShardJob]]:
         """All shards."""
@@ -203,12 +226,7 @@ class _Counter:
 
     def refuse(self, job: ShardJob, problem: Problem) -> None:
         if self._stops:
-            files = self._readings[job.unit.source].files
-            place = place_of(files, problem.file, problem.offset)
-            raise DataError(
-                f"{place}: {problem.detail}; set data.on_bad_record: skip to leave such records"
-                " out, or quarantine to keep them aside"
-            )
+            raise DataError(_stopped(self._readings[job.unit.source], problem))
 
     def words(self) -> str:
         """One line at the end."""

@@ -78,8 +78,7 @@ def describe(data: Data) -> Parts:
         "data.isolate_documents": data.isolate_documents,
         # a text is never too long, so the choice changes nothing there
         "data.overlong": data.overlong if has_chat else None,
-        # stop and skip give the same where they give something; a quarantine is a file more
-        "data.on_bad_record": data.on_bad_record if data.on_bad_record == "quarantine" else None,
+        "data.on_bad_record": data.on_bad_record,
         "data.dedup": data.dedup.model_dump(mode="json"),
         "data.validation.fraction": data.validation.fraction,
         "data.mix": data.mix.model_dump(mode="json"),

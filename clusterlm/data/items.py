@@ -82,7 +82,8 @@ class SourceItems:
         num_items = 0
         for number, read in enumerate(read_records(chunk, self._cutter)):
             record = read._replace(file=read.file - chunk.first_file) if chunk.first_file else read
-            out.num_records += 1
+            # the pieces of a long text are one record, which begins with the first of them
+            out.num_records += not chunk.is_piece or chunk.start == 0
             try:
                 if record.problem is not None:
                     raise BadRecord(record.problem)

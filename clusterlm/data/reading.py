@@ -16,9 +16,11 @@ from clusterlm.data.formats.hub import resolve_files
 from clusterlm.data.formats.slices import RowSlice, parse_split
 from clusterlm.data.formats.units import Unit, counts_records, units_of
 from clusterlm.data.hashes import HashMemo
+from clusterlm.data.kinds.filters import has_filter
 from clusterlm.data.store.shard_job import Limit, ShardJob, file_stamps
 from clusterlm.data.store.shards import FORMAT
 from clusterlm.data.targets import is_coded, weight_table
+from clusterlm.data.tokenizer import Vocabulary
 from clusterlm.paths import cache_dir
 from clusterlm.spec.data import Data
 from clusterlm.spec.sources import ConversationSource, Source
@@ -85,15 +87,16 @@ def reading_order(data: Data) -> list[Reading]:
 
 
 def source_keys(
-    readings: Sequence[Reading], tokenizer: Path, dtype: str, *, may_cut: bool
+    readings: Sequence[Reading], vocabulary: Vocabulary, dtype: str, *, may_cut: bool
 ) -> tuple[str, ...]:
     """Of each source: what makes tokens of its content, as a hash."""
     memo = HashMemo(cache_dir() / ".hashes.json")
-    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    present = [tokenizer / name for name in names if (tokenizer / name).is_file()]
+    words = {
+        "tokenizer": memo.hash_of(vocabulary.folder / "tokenizer.json"),
+        "around": [vocabulary.eos_id, list(vocabulary.prefix)],
+    }
     # a template says nothing to a text
-    words = {p.name: memo.hash_of(p) for p in present if p.name != "chat_template.jinja"}
-    all_of_it = {p.name: memo.hash_of(p) for p in present}
+    all_of_it = {**words, "template": vocabulary.template, "specials": vocabulary.specials}
     return tuple(
         hash_of(
             {
@@ -121,10 +124,12 @@ def shard_jobs(
         cuts_texts: long texts are read in pieces.
     """
     memo = HashMemo(cache_dir() / ".hashes.json")
-    jobs = []
+    jobs: list[list[ShardJob]] = []
     for number, (reading, key) in enumerate(zip(readings, keys, strict=True)):
         in_order = counts_records(reading.source)
-        units = units_of(reading.files, number, cuts_texts=cuts_texts, in_order=in_order)
+        # a filter looks at a whole text, so that is read at once
+        in_pieces = cuts_texts and not has_filter(reading.source)
+        units = units_of(reading.files, number, cuts_texts=in_pieces, in_order=in_order)
         jobs.append([_job(reading, unit, key, shards, memo) for unit in units])
     memo.save()
     return jobs

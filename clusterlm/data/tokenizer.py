@@ -232,7 +232,7 @@ def _hub_failed(name: str, error: Exception) -> str:
 
 
 def _usual_end(folder: Path) -> str | None:
-    encoder = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    encoder = _encoder_in(folder)
     return next((end for end in _USUAL_ENDS if encoder.token_to_id(end) is not None), None)
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.data.fingerprint import Parts
+from clusterlm.data.hashes import hash_file
 from clusterlm.data.looks.cache_names import TOKENIZERS, learns_of_sources, tokenizer_key
 from clusterlm.data.progress import Progress, Report
 from clusterlm.data.reading import Reading
 from clusterlm.data.sample import Sample, sample_of
-from clusterlm.data.store.aside import Aside
+from clusterlm.data.store.aside import WRITER, Aside
 from clusterlm.data.summary import size_in_words
 from clusterlm.data.tokenizer import (
     FACTS,
@@ -73,12 +74,13 @@ def prepare_tokenizer(
             sample = sample_of(_trained_on(readings)) if learns else None
             about = _make(spec, aside.folder, sample, report, with_chat=with_chat)
             note_vocabulary(_checked(spec, aside.folder))
-            write_json(aside.folder / DONE, about, mode=0o644)
+            done = {"about": about, "files": _hashes_of(aside.folder)}
+            write_json(aside.folder / DONE, done, mode=0o644)
             aside.publish(is_done)
         except BaseException:
             aside.discard()
             raise
-    return PreparedTokenizer(root, read_json(root / DONE) or {})
+    return PreparedTokenizer(root, (read_json(root / DONE) or {}).get("about") or {})
 
 
 def copy_tokenizer(origin: Path, folder: Path) -> None:
@@ -98,8 +100,17 @@ def _checked(spec: Tokenizer, folder: Path) -> Vocabulary:
 
 
 def is_done(root: Path) -> bool:
-    """Whether the tokenizer in `root` is whole."""
-    return (root / DONE).is_file()
+    """Whether the tokenizer in `root` is whole: every file is what was written."""
+    files = (read_json(root / DONE) or {}).get("files")
+    try:
+        return bool(files) and files == _hashes_of(root)
+    except DataError:
+        return False
+
+
+def _hashes_of(folder: Path) -> dict[str, str]:
+    names = sorted(path.name for path in folder.iterdir() if path.name not in (DONE, WRITER))
+    return {name: hash_file(folder / name) for name in names}
 
 
 def _trained_on(readings: Sequence[Reading]) -> list[Reading]:

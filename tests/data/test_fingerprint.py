@@ -88,9 +88,7 @@ def test_what_is_taken_of_a_source_changes_the_fingerprint(
     )
 
 
-@pytest.mark.parametrize(
-    "same", [{"engine": "tokenizers"}, {"tasks": 3}, {"on_bad_record": "skip"}]
-)
+@pytest.mark.parametrize("same", [{"engine": "tokenizers"}, {"tasks": 3}, {"tasks": 7}])
 def test_what_changes_no_block_changes_no_fingerprint(texts: Path, same: dict[str, object]) -> None:
     assert fingerprint_of(data_of(text_source(texts))) == fingerprint_of(
         data_of(text_source(texts), **same)

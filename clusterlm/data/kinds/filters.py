@@ -46,6 +46,12 @@ def field_getter(name: str) -> Getter:
     return get_within
 
 
+def has_filter(source: SourceBase) -> bool:
+    """Whether records are left out by what they hold, for which all of one must be there."""
+    bounds = source.min_chars > 0 or source.max_chars is not None
+    return bounds or bool(source.where) or bool(source.where_not)
+
+
 def row_filter(source: SourceBase) -> Callable[[Row], None] | None:
     """What raises Dropped for a record that is not to be taken; None when all are."""
     wanted = [(name, *_test_of(name, values)) for name, values in _listed(source.where)]

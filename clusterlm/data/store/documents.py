@@ -55,6 +55,7 @@ BAD = "bad_record"
 """Reason of a record that is malformed: `data.on_bad_record` decides."""
 MAX_LISTED = 50
 """Records left out that a chunk names; beyond, they are only counted."""
+MAX_LISTED_BAD = 2000
 MAX_DETAIL = 200
 """Characters kept of what is wrong with a record."""
 
@@ -105,10 +106,11 @@ class EncodedChunk:
     dropped: list[Problem] = field(default_factory=list)
 
     def leave_out(self, problem: Problem) -> None:
-        """Count a record that is left out, and list the first ones (the first bad one always)."""
+        """Count a record that is left out, and list the first ones."""
         self.counts[problem.reason] += 1
-        is_first_bad = problem.reason == BAD and self.counts[BAD] == 1
-        if len(self.dropped) < MAX_LISTED or is_first_bad:
+        # of bad ones more: which of them ends a run is known only later
+        most = MAX_LISTED_BAD if problem.reason == BAD else MAX_LISTED
+        if len(self.dropped) < most:
             self.dropped.append(problem._replace(detail=problem.detail[:MAX_DETAIL]))
 
 

@@ -7,6 +7,7 @@ chunks: those that are known are copied, at the speed of the disk.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from clusterlm.data.store.aside import dead_folders
@@ -28,5 +29,8 @@ def known_chunks(shards: Path, dtype: str) -> KnownChunks:
     for folder in dead_folders(shards, now=time.time()):
         if (read_json(folder / "dtype.json") or {}).get("dtype") == dtype:
             rows, _ = read_jsonl(folder / JOURNAL)
-            found |= {row["key"]: (folder, ChunkRow.of(row)) for row in rows}
+            for row in rows:
+                # a line that was cut off, or of an older version
+                with suppress(TypeError, KeyError):
+                    found[row["key"]] = (folder, ChunkRow.of(row))
     return found

@@ -28,6 +28,7 @@ from clusterlm.data.store.workers import (
     raise_failure,
 )
 from clusterlm.data.tokens.engine_gate import CutsRefused, EngineRefused, Gate
+from clusterlm.data.tokens.engines import TokenizersEngine
 from clusterlm.errors import DataError
 
 AHEAD = 2
@@ -101,6 +102,7 @@ class _Run:
         on_bad: OnBad,
     ) -> None:
         self._gate: Gate | None = gate
+        self._is_reference = options.engine == TokenizersEngine.name
         self._crew = crew_of(options, workers)
         self._dtype = dtype
         self._on_chunk, self._on_bad = on_chunk, on_bad
@@ -139,6 +141,9 @@ class _Run:
         except TimeoutError:
             raise EngineRefused(f"gave no answer in {GATE_TIMEOUT_S:.0f} s") from None
         except WorkerKilled:
+            # of the library itself it is more likely that the memory was short
+            if self._is_reference:
+                raise
             raise EngineRefused("crashed") from None
         if answer.order is Try and answer.error:
             reason = answer.error.strip().splitlines()[-1][:160]
@@ -208,7 +213,7 @@ class _Run:
         while (out := self._out.get(self._num_settled)) is not None and out.sizes is not None:
             sizes, making = out.sizes, out.making
             place = None
-            bad = [p for p in sizes.dropped if p.reason == BAD and making.matters(p)]
+            bad = [p for p in sizes.dropped if p.reason == BAD and making.matters(out.chunk, p)]
             if making.take(out.chunk, sizes):
                 for problem in bad:
                     file = problem.file + out.chunk.first_file

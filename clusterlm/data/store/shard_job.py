@@ -67,13 +67,15 @@ class Making:
     def is_done(self) -> bool:
         return self.is_issued and not self.num_out
 
-    def matters(self, problem: Problem) -> bool:
+    def matters(self, chunk: Chunk, problem: Problem) -> bool:
         """Whether a malformed record of the next chunk stands before the end of what is wanted."""
         limit = self.job.limit
-        documents = self._num_documents + problem.documents_before
+        # a later piece belongs to a record that was counted with its first one
+        counted = int(chunk.is_piece and chunk.start > 0)
+        documents = self._num_documents + problem.documents_before - counted
         if limit.num_documents is not None and documents >= limit.num_documents:
             return False
-        record = self._num_records + problem.record
+        record = self._num_records + problem.record - counted
         return record >= limit.first_record and (
             limit.end_record is None or record < limit.end_record
         )
@@ -87,10 +89,12 @@ class Making:
         if self.is_closed:
             return False
         limit = self.job.limit
-        if self._num_records >= limit.first_record:
+        begins = not chunk.is_piece or chunk.start == 0
+        if begins and self._num_records >= limit.first_record:
             self._num_documents += sizes.num_documents
         self._num_records += sizes.num_records
         has_all = limit.num_documents is not None and self._num_documents >= limit.num_documents
         is_behind = limit.end_record is not None and self._num_records >= limit.end_record
-        self.is_closed = has_all or is_behind
+        # a long text that has begun is read to its end
+        self.is_closed = (has_all or is_behind) and (not chunk.is_piece or chunk.is_last)
         return True

@@ -29,6 +29,7 @@ from clusterlm.data.store.shards import (
     ChunkArrays,
     ChunkRow,
     is_whole,
+    sealed,
 )
 from clusterlm.node.files import append_json, write_json
 
@@ -94,7 +95,7 @@ class ShardWriter:
             "files": sizes,
             "chunks": [asdict(row) for row in self._rows],
         }
-        write_json(folder / SHARD, about, mode=0o644)
+        write_json(folder / SHARD, sealed(about), mode=0o644)
         for path in folder.iterdir():
             if path.name not in (*self._files, SHARD, WRITER):
                 path.unlink()

@@ -15,7 +15,9 @@ shard (or a writer that was killed) holds already is copied and not encoded agai
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from clusterlm.data.store.documents import DOCUMENT, Documents, Problem, TokenArray
+from clusterlm.data.store.documents import BAD, DOCUMENT, Documents, Problem, TokenArray
 from clusterlm.node.files import read_json
 
 FORMAT = 2
@@ -125,6 +127,10 @@ class StoredShard:
             total.update(row.counts)
         return total
 
+    def bad(self) -> Iterator[Problem]:
+        """Malformed records."""
+        return (problem for problem in self.problems() if problem.reason == BAD)
+
     def problems(self) -> list[Problem]:
         """Records that were left out, in order, by file of the source; of each chunk the first."""
         return [
@@ -143,7 +149,8 @@ def map_tokens(path: Path, dtype: str) -> TokenArray:
 
 def open_shard(root: Path, first_file: int = 0) -> StoredShard | None:
     """The shard in `root`; None unless it is there, finished, and every file has its size."""
-    about = read_json(root / SHARD)
+    about = unsealed(read_json(root / SHARD))
+    # what is sealed was written here
     if about is None or about.get("format") != FORMAT:
         return None
     for name, size in about["files"].items():
@@ -153,6 +160,22 @@ def open_shard(root: Path, first_file: int = 0) -> StoredShard | None:
     rows = tuple(ChunkRow.of(row) for row in about["chunks"])
     counts = (about["num_tokens"], about["num_documents"], about["files"])
     return StoredShard(root, first_file, about["dtype"], *counts, rows)
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with a hash of itself, so that a flipped bit in it shows."""
+    return {**value, "xxh3": _hash_of(value)}
+
+
+def unsealed(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What was sealed; None when it is something else, or has changed since."""
+    if value is None or value.pop("xxh3", None) != _hash_of(value):
+        return None
+    return value
+
+
+def _hash_of(value: dict[str, Any]) -> str:
+    return str(xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode()))
 
 
 def is_whole(root: Path) -> bool:
