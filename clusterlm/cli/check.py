@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterlm.cli.submit import JobFile, Overrides
+from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +24,8 @@ def check(
     ] = False,
 ) -> None:
     """Say every mistake in a YAML file at once."""
-    from clusterlm.spec.load import load_job
-
-    loaded = load_job(job, overrides or [])
-    for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
+    loaded = load(job, overrides, None)
+    refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):
         from clusterlm.cluster.host import LocalHost
         from clusterlm.cluster.preflight import refuse_impossible

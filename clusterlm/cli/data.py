@@ -169,7 +169,8 @@ def dropped(
 ) -> None:
     """List records that were left out, and why.
 
-    File and line, reason, what was found; then the counts by reason.
+    File and line, reason, what was found; then the counts by reason. What is not taken after
+    reading, such as duplicates, is counted only.
     """
     from clusterlm.cli.prepared import data_of_target, find_prepared
 
@@ -183,7 +184,14 @@ def dropped(
         found = dropped_of(target.root, spec, places, reason=reason, limit=count)
     if as_json:
         rows = [record._asdict() for record in found.records]
-        _print_json({"records": rows, "counts": found.counts, "notes": found.notes})
+        _print_json(
+            {
+                "records": rows,
+                "counts": found.counts,
+                "planned": found.planned,
+                "notes": found.notes,
+            }
+        )
         return
     _forgive_locale()
     _print_dropped(found)
@@ -212,14 +220,14 @@ def _print_verdict(verdict: Verdict, target: Target, gone: list[Path], asked: st
 
 def _print_dropped(found: Dropped) -> None:
     from clusterlm.data.looks.preview_lines import near
-    from clusterlm.data.summary import CHOICES, REASONS
+    from clusterlm.data.summary import CHOICES, PLANNED, REASONS
     from clusterlm.spec.wording import printable
 
     for note in found.notes:
         tell(f"note: {note}")
     for one in found.records:
         typer.echo(f"{near(one.place)}  {one.reason}  {printable(one.detail)}")
-    if not found.counts:
+    if not found.counts and not found.planned:
         typer.echo("no record was left out")
         return
     if len(found.records) < found.num_known:
@@ -228,9 +236,17 @@ def _print_dropped(found: Dropped) -> None:
     if found.num_known < listed:
         # a chunk names its first 50
         typer.echo(f"{listed - found.num_known:,} more are only counted")
-    width = max(map(len, found.counts))
-    for key, number in sorted(found.counts.items(), key=lambda row: -row[1]):
-        words = REASONS.get(key) or f"{CHOICES[key]} (counted only)"
+    lines = [
+        (key, number, REASONS.get(key) or f"{CHOICES[key]} (counted only)")
+        for key, number in sorted(found.counts.items(), key=lambda row: -row[1])
+    ]
+    lines += [
+        (key, number, f"{PLANNED[key]} ({split}, counted only)")
+        for split, counts in found.planned.items()
+        for key, number in counts.items()
+    ]
+    width = max(len(key) for key, _, _ in lines)
+    for key, number, words in lines:
         typer.echo(f"{key:<{width}}  {number:>9,}  {words}")
 
 

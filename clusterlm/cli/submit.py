@@ -47,6 +47,7 @@ def submit(
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
     loaded = load(job, overrides, name)
+    refuse_bad_data(loaded)
     if dry_run:
         _print_files(loaded)
         return
@@ -121,6 +122,24 @@ def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
     return loaded
+
+
+def refuse_bad_data(loaded: LoadedJob) -> None:
+    """Look at the first records of the job's sources.
+
+    Raises:
+        SpecError: what is wrong with them.
+    """
+    job = loaded.job
+    if job.data is None:
+        return
+    from clusterlm.data.looks.first_look import first_look
+
+    is_here = job.image is None or job.runtime == "none"
+    if problems := first_look(job.data, in_image=not is_here):
+        from clusterlm.spec.load import refusal
+
+        raise refusal(loaded, problems)
 
 
 def _print_files(loaded: LoadedJob) -> None:

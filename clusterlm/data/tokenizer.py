@@ -15,14 +15,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from clusterlm.data.chat import ChatTemplate
-from clusterlm.data.chats.templates import CHATML, CHATML_TOKENS, template_text
+from clusterlm.data.chats.templates import (
+    CHATML,
+    CHATML_TOKENS,
+    CONFIG_FILE,
+    TEMPLATE_FILE,
+    special_texts_in,
+    template_in,
+    template_text,
+)
 from clusterlm.data.fingerprint import TOKENIZER_FILES, tokenizer_folder
 from clusterlm.data.store.documents import Mask
 from clusterlm.data.tokens.extend import extend_tokenizer
@@ -34,9 +41,6 @@ END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 
 FACTS = "facts.json"
-_TEMPLATE = "chat_template.jinja"
-_CONFIG = "tokenizer_config.json"
-_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 # for a tokenizer.json that came without its config
 _USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>")
@@ -111,7 +115,7 @@ def fetch_tokenizer(
     for name in TOKENIZER_FILES:
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG_FILE).is_file():
         _write_config(folder, {"eos_token": _usual_end(folder)})
     if spec.extend is not None:
         extend_tokenizer(folder, spec.extend, texts)
@@ -161,10 +165,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         DataError: it is broken, or has no end-of-text token.
     """
     encoder = _encoder_in(folder)
-    specials = _special_texts(folder)
+    specials = special_texts_in(folder)
     eos_id = _id_of(encoder, specials.get("eos_token"))
     if eos_id is None:
-        raise DataError(f"{folder}: no end-of-text token; set eos_token in {_CONFIG}")
+        raise DataError(f"{folder}: no end-of-text token; set eos_token in {CONFIG_FILE}")
     pad_id = _id_of(encoder, specials.get("pad_token"))
     added = encoder.get_added_tokens_decoder()
     vocabulary = Vocabulary(
@@ -175,7 +179,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         prefix=_prefix_of(encoder),
         specials=specials,
         special_ids=frozenset({eos_id, *(i for i, token in added.items() if token.special)}),
-        template=_template_of(folder),
+        template=template_in(folder),
     )
     # it is loaded already
     vocabulary.__dict__["encoder"] = encoder
@@ -244,48 +248,22 @@ def _write_config(folder: Path, specials: dict[str, str | None]) -> None:
         "clean_up_tokenization_spaces": False,
         **named,
     }
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_template(spec: Tokenizer, folder: Path, *, with_chat: bool) -> None:
-    template = _template_of(folder)
+    template = template_in(folder)
     if spec.chat_template is not None:
         template = template_text(spec)
     elif template is None and with_chat:
         template = CHATML
     if template is None:
         return
-    (folder / _TEMPLATE).write_text(template, encoding="utf-8")
-    config = read_json(folder / _CONFIG) or {}
+    (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    config = read_json(folder / CONFIG_FILE) or {}
     # one place only: transformers would have to choose
     if config.pop("chat_template", None) is not None:
-        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _template_of(folder: Path) -> str | None:
-    if (folder / _TEMPLATE).is_file():
-        return (folder / _TEMPLATE).read_text(encoding="utf-8")
-    for name in ("chat_template.json", _CONFIG):
-        template = (read_json(folder / name) or {}).get("chat_template")
-        if isinstance(template, list):  # several by name: [{"name": "default", "template": ...}]
-            named = {entry["name"]: entry["template"] for entry in template}
-            template = named.get("default")
-        if isinstance(template, str):
-            return template
-    return None
-
-
-def _special_texts(folder: Path) -> dict[str, str]:
-    merged: dict[str, Any] = read_json(folder / "special_tokens_map.json") or {}
-    merged |= read_json(folder / _CONFIG) or {}
-    texts = {}
-    for role in _ROLES:
-        value = merged.get(role)
-        # either the text, or an added token with its flags
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
-            texts[role] = text
-    return texts
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _id_of(encoder: tokenizers.Tokenizer, token: str | None) -> int | None:

@@ -74,8 +74,20 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
-        raise SpecError(source, sorted(placed, key=lambda p: (p.line is None, p.line or 0)))
+        raise _spec_error(source, placed)
     return LoadedJob(job, text, path, tuple(overrides), (*notes, *notes_on(job)))
+
+
+def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
+    """The error for problems that were found after loading, with their lines in the file."""
+    document = read_document(loaded.text)
+    set_places, _ = apply_overrides(document.values, loaded.overrides)
+    placed = [_with_origin(problem, document, set_places) for problem in problems]
+    return _spec_error(printable(loaded.path.name), placed)
+
+
+def _spec_error(source: str, problems: list[Problem]) -> SpecError:
+    return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
 
 
 def _read_text(path: Path) -> str:

@@ -93,6 +93,18 @@ def test_records_left_out_before_are_named(job: tuple[str, Data]) -> None:
     assert "data.sources[0]" not in out
 
 
+@pytest.mark.parametrize(("split", "count"), [(None, 300), ("[100:]", 200), ("[100:250]", 150)])
+def test_all_records_left_out_are_counted(tmp_path: Path, split: str | None, count: int) -> None:
+    rows = [{"body": "x"}] * 300 + [{"text": "words"}]
+    texts = write_rows(tmp_path / "a.jsonl", rows)
+    sound = write_texts(tmp_path / "b.jsonl", 5)
+    slices = {"split": split} if split else {}
+    file, _ = write_job(tmp_path, text_source(sound), text_source(texts, **slices))
+    found = types_json("data", "preview", file, "--source", "1")["sources"][0]
+    assert found["counts"] == {"bad_record": count}
+    assert len(found["left_out"]) == 10
+
+
 def test_a_stand_in_for_a_tokenizer_is_told_and_the_trained_one_is_used(
     job: tuple[str, Data],
 ) -> None:

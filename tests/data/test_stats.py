@@ -175,3 +175,27 @@ def test_records_left_out_are_listed_with_place_and_counted(
     assert types("data", "dropped", file, "--source", "1", "--reason", "duplicate")[1] == (
         "no record was left out\n"
     )
+
+
+def test_what_the_plan_left_out_is_counted_by_split(tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "a"}, {"role": "assistant", "content": sentence(1, 90)}]
+    chats = write_chats(tmp_path / "c.jsonl", 5)
+    with chats.open("a") as handle:
+        handle.write(json.dumps({"messages": long}) + "\n")
+    file, data = write_job(
+        tmp_path,
+        chat_source(chats),
+        text_source(write_texts(tmp_path / "t.jsonl", 5)),
+        block_size=128,
+        packing="best_fit",
+    )
+    train = prepare(data).manifest["splits"]["train"]["dropped"]
+    assert train == {"overlong": 1}
+    told = "overlong          1  longer than a block (train, counted only)\n"
+    assert types("data", "dropped", file)[1] == told
+    assert types("data", "dropped", file, "--reason", "overlong")[1] == told
+    found = types_json("data", "dropped", file)
+    assert (found["counts"], found["planned"]) == ({}, {"train": train})
+    nothing = "no record was left out\n"
+    assert types("data", "dropped", file, "--reason", "truncated")[1] == nothing
+    assert types("data", "dropped", file, "--source", "1")[1] == nothing, "it is of no one source"

@@ -21,8 +21,10 @@ bos_token and eos_token are the tokenizer's, and left out where it has none.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from clusterlm.errors import DataError
+from clusterlm.node.files import read_json
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES, is_inline
 from clusterlm.spec.data import Tokenizer
 
@@ -34,6 +36,10 @@ BUILT_IN: dict[str, str] = {
 
 CHATML = BUILT_IN["chatml"]
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+TEMPLATE_FILE = "chat_template.jinja"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def template_text(spec: Tokenizer) -> str | None:
@@ -55,3 +61,31 @@ def template_text(spec: Tokenizer) -> str | None:
             f"data.tokenizer.chat_template: {asked[:200]} cannot be read ({reason});"
             f" write a file, one of {', '.join(BUILT_IN_TEMPLATES)}, or the template itself"
         ) from error
+
+
+def template_in(folder: Path) -> str | None:
+    """The chat template that a tokenizer's folder brings."""
+    if (folder / TEMPLATE_FILE).is_file():
+        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+    for name in ("chat_template.json", CONFIG_FILE):
+        template = (read_json(folder / name) or {}).get("chat_template")
+        if isinstance(template, list):  # several by name: [{"name": "default", "template": ...}]
+            named = {entry["name"]: entry["template"] for entry in template}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def special_texts_in(folder: Path) -> dict[str, str]:
+    """What the bos_token, eos_token, ... of a tokenizer's folder are, as text."""
+    merged: dict[str, Any] = read_json(folder / "special_tokens_map.json") or {}
+    merged |= read_json(folder / CONFIG_FILE) or {}
+    texts = {}
+    for role in SPECIAL_ROLES:
+        value = merged.get(role)
+        # either the text, or an added token with its flags
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            texts[role] = text
+    return texts

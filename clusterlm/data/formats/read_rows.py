@@ -43,6 +43,29 @@ def row_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretch
     return (_list_stretches if first == b"[" else line_stretches)(file, blocks)
 
 
+def records_in(file: SourceFile, blocks: Iterable[bytes], place: int) -> Iterator[Record]:
+    """The records one by one, for somebody who wants the first ones only.
+
+    Args:
+        file: of rows or lines; packed or not.
+        blocks: its bytes, unpacked; no more of them is taken than needed.
+        place: of the file among those of its source.
+    """
+    if file.suffix in (".csv", ".tsv"):
+        rows = _rows_of(file, _TextLines(blocks))
+        header = _header_of(file, next(rows, None))
+        for number, row in enumerate(rows):
+            yield from _records_of_rows(header, [row], number, place)
+        return
+    first, blocks = _first_byte(blocks) if file.suffix == ".json" else (b"", blocks)
+    if first == b"[":
+        for number, value in enumerate(_Values(file, blocks)):
+            yield from _records_of_values([value], number, place)
+        return
+    for stretch in line_stretches(file, blocks):
+        yield from stretch(place)
+
+
 def _first_byte(blocks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
     """The first byte that is not blank, and all the blocks again."""
     start, rest = b"", iter(blocks)

@@ -1,4 +1,8 @@
-"""Records that are not trained on, out of the cache: with place, reason and what was found."""
+"""Records that are not trained on, out of the cache: with place, reason and what was found.
+
+What is not taken after reading (duplicates, what does not fit a block) has no place there: it is
+counted only, by source or by split.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from clusterlm.data.left_out import LeftOut, left_out
 from clusterlm.data.looks.stats import shards_by_source
 from clusterlm.data.reading import Reading, reading_order
 from clusterlm.data.store.shards import StoredShard
-from clusterlm.data.summary import CHOICES, REASONS
-from clusterlm.data.whole import read_manifest
+from clusterlm.data.summary import CHOICES, PLANNED, REASONS
+from clusterlm.data.whole import Manifest, read_manifest
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
 from clusterlm.spec.wording import did_you_mean, shown
@@ -32,11 +36,14 @@ class Dropped:
         records: the first ones, in reading order.
         counts: all of them, by reason; also those that are counted only.
         num_known: how many of them have a place.
+        planned: of each split, documents that are in no block or only in part, by reason; of all
+            sources together.
     """
 
     records: list[LeftOut]
     counts: dict[str, int]
     num_known: int
+    planned: dict[str, dict[str, int]]
     notes: list[str]
 
 
@@ -56,7 +63,7 @@ def dropped_of(
         CacheNotReady: it is not there, or damaged.
         DataError: there is no such reason.
     """
-    reasons = REASONS | CHOICES
+    reasons = REASONS | CHOICES | PLANNED
     if reason is not None and reason not in reasons:
         raise DataError(f"no reason {shown(reason)}; {did_you_mean(reason, reasons)}")
     manifest = read_manifest(root)
@@ -78,7 +85,18 @@ def dropped_of(
     mine = [reading for reading in readings or [] if reading.place in own]
     rows = left_out(mine, [own[reading.place] for reading in mine], reason=reason)
     records = list(itertools.islice(rows if readings else _unplaced(own, reason), limit))
-    return Dropped(records, counts, num_known, [] if readings is not None else [CHANGED])
+    is_whole = set(all_places) <= set(places)
+    planned = _planned(manifest, reason) if is_whole or reason in PLANNED else {}
+    notes = [] if readings is not None else [CHANGED]
+    return Dropped(records, counts, num_known, planned, notes)
+
+
+def _planned(manifest: Manifest, reason: str | None) -> dict[str, dict[str, int]]:
+    splits = {
+        name: {k: n for k, n in split["dropped"].items() if n and reason in (None, k)}
+        for name, split in manifest["splits"].items()
+    }
+    return {name: counts for name, counts in splits.items() if counts}
 
 
 def _readings(data: Data, fingerprint: str) -> list[Reading] | None:

@@ -9,7 +9,7 @@ than a block is told.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from clusterlm.data.looks.token_words import Token, TokenWords
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import place_of
 from clusterlm.data.store.documents import BAD, DOCUMENT, EncodedChunk, Problem, token_dtype
+from clusterlm.data.summary import REASONS
 from clusterlm.data.targets import weight_table
 from clusterlm.data.tokenizer import load_vocabulary
 from clusterlm.data.tokens.cut_rules import cut_rule
@@ -38,6 +39,8 @@ MOST_LEFT_OUT = 10_000
 """So many records without a usable one between them, and no further is looked."""
 LISTED = 10
 """Records left out that are shown of a source."""
+MOST_RECORDS = 1 << 62
+"""Behind the end of every source."""
 STOPS = "a record that cannot be used stops the run (data.on_bad_record)"
 MOST_TOKENS = 200_000
 """Of one document; nobody reads further."""
@@ -102,6 +105,17 @@ class SourcePreview:
         }
 
 
+@dataclass
+class _Wanted(EncodedChunk):
+    """A chunk that counts only those of its records that are asked for."""
+
+    wanted: range = range(0)
+
+    def leave_out(self, problem: Problem) -> None:
+        if problem.record in self.wanted:
+            super().leave_out(problem)
+
+
 class Previewer:
     """Looks at sources with one tokenizer."""
 
@@ -129,7 +143,9 @@ class Previewer:
         items = SourceItems(source, template, self._cutter, self._engine.piece_bytes)
         for chunk, ended in self._chunks(reading):
             before = found.num_records
-            out = self._empty(chunk)
+            last = MOST_RECORDS if end is None else end
+            wanted = range(first - before, last - before)
+            out = _Wanted(**vars(self._empty(chunk)), wanted=wanted)
             taken = items.of(chunk, out)
             while len(found.seen) < count:
                 item = next(taken, None)
@@ -138,9 +154,7 @@ class Previewer:
                 if before + item.record >= first:
                     self._take(found, reading, chunk, item, out)
             found.num_records = before + out.num_records
-            last = np.inf if end is None else end
-            wanted = [p for p in out.dropped if first <= before + p.record < last]
-            self._leave_out(found, reading, chunk, wanted)
+            self._leave_out(found, reading, chunk, out)
             if chunk.is_open and not out.num_records:
                 ended.add(chunk.first_file)
             is_past = end is not None and found.num_records >= end
@@ -224,10 +238,11 @@ class Previewer:
         return tuple(notes)
 
     def _leave_out(
-        self, found: SourcePreview, reading: Reading, chunk: Chunk, problems: Sequence[Problem]
+        self, found: SourcePreview, reading: Reading, chunk: Chunk, out: EncodedChunk
     ) -> None:
-        for problem in problems:
-            found.counts[problem.reason] += 1
+        # the chunk names the first ones only, and counts all; besides, it counts notes
+        found.counts.update({key: n for key, n in out.counts.items() if key in REASONS})
+        for problem in out.dropped:
             if len(found.left_out) < LISTED:
                 place = place_of(reading.files, chunk.first_file + problem.file, problem.offset)
                 row = LeftOut(found.place, place, problem.reason, problem.detail)

@@ -65,7 +65,6 @@ class SourceStats:
     documents: int
     tokens: int
     trained: int
-    bytes_per_token: float | None
     lengths: Lengths | None
 
 
@@ -158,10 +157,7 @@ def stats_of(root: Path, data: Data, *, workers: int, report: Report) -> Stats:
     block_size = int(manifest["block_size"])
     return Stats(
         manifest=manifest,
-        sources=[
-            _source(kept, i, row, own, block_size)
-            for i, (row, own) in enumerate(zip(manifest["sources"], shards, strict=True))
-        ],
+        sources=[_source(kept, i, row, block_size) for i, row in enumerate(manifest["sources"])],
         domains=_domains(kept),
         tokens=_tokens(kept, files, cache.tokenizer_dir, int(manifest["vocab_size"]), report),
         blocks={name: _blocks(root, name, block_size) for name in manifest["splits"]},
@@ -221,22 +217,15 @@ def _words(progress: Progress) -> str:
     return progress.text
 
 
-def _source(
-    kept: Stored, number: int, row: Manifest, shards: Sequence[StoredShard], block_size: int
-) -> SourceStats:
+def _source(kept: Stored, number: int, row: Manifest, block_size: int) -> SourceStats:
     here = kept.table.source == number
     lengths = kept.table.lengths[here]
-    chunks = [chunk for shard in shards for chunk in shard.chunks]
-    # of all that was read, whatever is kept of it
-    num_encoded = sum(chunk.num_tokens for chunk in chunks)
-    num_bytes = sum(chunk.num_bytes for chunk in chunks)
     return SourceStats(
         place=row["place"],
         path=row.get("path", ""),
         documents=len(lengths),
         tokens=int(lengths.sum()),
         trained=int(kept.table.num_supervised[here].sum()),
-        bytes_per_token=num_bytes / num_encoded if num_encoded else None,
         lengths=_lengths(lengths, block_size) if len(lengths) else None,
     )
 

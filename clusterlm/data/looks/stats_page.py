@@ -27,7 +27,7 @@ def _overview(stats: Stats) -> Iterator[str]:
         f" vocabulary of {about['vocab_size']:,}"
     )
     yield heading("Sources")
-    head = ("source", "path", "read", "documents", "kept", "tokens", "trained", "bytes/token")
+    head = ("source", "path", "read", "documents", "kept", "tokens", "trained")
     rows = [_row(stats, number) for number in range(len(stats.sources))]
     yield table((*head, "left out"), rows, texts=(0, 1, len(head)))
     dedup, dropped = about["dedup"], counts["dropped"]
@@ -53,7 +53,6 @@ def _row(stats: Stats, number: int) -> Sequence[str]:
         f"{source.documents:,}",
         f"{source.tokens:,}",
         f"{source.trained:,}{share}",
-        f"{source.bytes_per_token:.2f}" if source.bytes_per_token else "-",
         dropped_in_words(row["dropped"]) or "-",
     )
 
