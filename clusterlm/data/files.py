@@ -83,6 +83,24 @@ class SourceFile:
         """Whether it can be read from its beginning only."""
         return self.format == "rows" or (self.format == "lines" and self.packing is not None)
 
+    @property
+    def how_read(self) -> str:
+        """What besides its bytes settles its records; it is in every key, and the name is not.
+
+        # a.jsonl, b.json -> lines      a.txt, README -> text      list.json -> rows .json list
+        # a.jsonl.gz -> lines .jsonl gz            a.txt.gz by line -> lines gz by-line
+        """
+        # .csv and .tsv part fields in their own way, and a packed .json alone may turn out a list
+        has_own_way = self.is_sequential and not self.has_text_lines
+        parts = (
+            self.format,
+            self.suffix if has_own_way else "",
+            self.packing or "",
+            "list" if self.is_list else "",
+            "by-line" if self.has_text_lines else "",
+        )
+        return " ".join(filter(None, parts))
+
 
 def list_files(source: Source) -> list[SourceFile]:
     """The files of `source`, in reading order; at least one, but none for a hub dataset.
