@@ -2,14 +2,16 @@
 
 Names are sorted by their bytes below the folder that the path starts in, so the order is the same
 on every machine and wherever the folder lies. Hidden files and `__pycache__` are left out unless
-the pattern names them. Folders that `datasets` or `hf download` wrote have their own order and
-splits, see `saved.py`. Light: standard library and the spec only.
+the pattern names them; pipes and devices always are, since to open one may wait without end.
+Folders that `datasets` or `hf download` wrote have their own order and splits, see `saved.py`.
+Light: standard library and the spec only.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,6 +85,24 @@ class SourceFile:
         """Whether it can be read from its beginning only."""
         return self.format == "rows" or (self.format == "lines" and self.packing is not None)
 
+    @property
+    def how_read(self) -> str:
+        """What besides its bytes settles its records; it is in every key, and the name is not.
+
+        # a.jsonl, b.json -> lines      a.txt, README -> text      list.json -> rows .json list
+        # a.jsonl.gz -> lines .jsonl gz            a.txt.gz by line -> lines gz by-line
+        """
+        # .csv and .tsv part fields in their own way, and a packed .json alone may turn out a list
+        has_own_way = self.is_sequential and not self.has_text_lines
+        parts = (
+            self.format,
+            self.suffix if has_own_way else "",
+            self.packing or "",
+            "list" if self.is_list else "",
+            "by-line" if self.has_text_lines else "",
+        )
+        return " ".join(filter(None, parts))
+
 
 def list_files(source: Source) -> list[SourceFile]:
     """The files of `source`, in reading order; at least one, but none for a hub dataset.
@@ -90,21 +110,24 @@ def list_files(source: Source) -> list[SourceFile]:
     Those of a hub dataset are known only where it is loaded, see `hub.py`.
 
     Raises:
-        DataError: nothing is there, there is no such split, or a conversation source meets a file
-            that holds no records.
+        DataError: nothing is there, or no regular file, there is no such split, or a conversation
+            source meets a file that holds no records.
     """
     if source.path is None:
         return []
     base, pattern = _base_and_pattern(source.path)
     by_line = isinstance(source, TextSource) and source.documents == "line"
     if pattern == "**" and (saved := saved_names(base, source)) is not None:
-        return [_file_of(base, name) for name in saved]
-    names = [pattern] if (base / pattern).is_file() else list(_walk(base, pattern, source.exclude))
+        return [_regular_file(base, name) for name in saved]
+    is_one = pattern != "**" and (base / pattern).exists()
+    names = [pattern] if is_one else list(_walk(base, pattern, source.exclude))
     if pattern == "**":
         names = downloaded_names(base, names, source, holds_records)
     elif (asked := refused_choice(source)) is not None:
         raise DataError(asked)
-    files = [_file_of(base, name, by_line=by_line) for name in sorted(names, key=os.fsencode)]
+    file_of = _regular_file if is_one else _file_of
+    found = (file_of(base, name, by_line=by_line) for name in sorted(names, key=os.fsencode))
+    files = [file for file in found if file is not None]
     if source.kind != "text":
         some = f"{len(files)} files, and none" if files else ""
         files = _with_records(files, is_folder=pattern == "**", path=source.path)
@@ -201,12 +224,25 @@ def _is_excluded(path: str, unwanted: list[re.Pattern[str]]) -> bool:
     return any(glob.fullmatch(path) or glob.fullmatch(path.rstrip("/")) for glob in unwanted)
 
 
-def _file_of(base: Path, name: str, *, by_line: bool = False) -> SourceFile:
+def _regular_file(base: Path, name: str, *, by_line: bool = False) -> SourceFile:
+    file = _file_of(base, name, by_line=by_line)
+    if file is None:
+        raise DataError(
+            f"{base / name}: no regular file but a pipe, socket or device, which cannot be read"
+            " twice; write what comes out of it to a file"
+        )
+    return file
+
+
+def _file_of(base: Path, name: str, *, by_line: bool = False) -> SourceFile | None:
+    """The file of that name; None where it is a pipe, a socket or a device."""
     path = base / name
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
         is_list = path.suffix.lower() == ".json" and _begins_with_bracket(path)
-        return SourceFile(path, name, num_bytes, is_list=is_list, is_by_line=by_line)
+        return SourceFile(path, name, status.st_size, is_list=is_list, is_by_line=by_line)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -1,10 +1,11 @@
 """Which prepared data a spec means: a hash over all that changes the blocks, and nothing else.
 
-In it: the content of every source file in reading order, what is taken from it, the tokenizer, the
-chat template, an own converter's code, how blocks are made, the version of these rules. Not in it:
-where the files lie, their names and times, the number of workers and tasks, the engine. What comes
-from the hub counts by name and revision: pin the revision. Light: standard library, xxhash and the
-spec only, because a login node asks too.
+In it: the content of every source file in reading order and how it is read, what is taken from it,
+the tokenizer, the chat template, an own converter's code, how blocks are made, the version of these
+rules. Not in it: where the files lie, their times, their names but for what the end of one says of
+the format, the number of workers and tasks, the engine. What comes from the hub counts by name and
+revision: pin the revision. Light: standard library, xxhash and the spec only, because a login node
+asks too.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def _content_of(files: Iterable[SourceFile], memo: HashMemo) -> str:
     state = xxhash.xxh3_128()
     count = num_bytes = 0
     for file in files:
-        state.update(f"{file.format} {memo.hash_of(file.path)}\n".encode())
+        state.update(f"{file.how_read} {memo.hash_of(file.path)}\n".encode())
         count += 1
         num_bytes += file.num_bytes
     return f"{count} files, {num_bytes} bytes, {state.hexdigest()}"

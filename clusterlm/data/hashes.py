@@ -9,6 +9,7 @@ memory is only ever a saving: broken, absent or unwritable, it costs time.
 from __future__ import annotations
 
 import json
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,9 @@ def hash_range(path: Path, start: int, end: int | None) -> str:
     """The same over its bytes [start, end)."""
     state = xxhash.xxh3_128()
     try:
+        # a pipe would be waited for, and a device may have no end
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path}: no regular file, so it has no content to be hashed")
         with path.open("rb") as handle:
             handle.seek(start)
             left = READ_BYTES if end is None else end - start
@@ -69,14 +73,14 @@ class HashMemo:
         return hash_range(path, start, end)
 
     def _stripes_of(self, path: Path) -> str:
-        stat = path.stat()
+        status = path.stat()
         # ctime cannot be set back: it betrays an edit behind a restored mtime
-        key = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        key = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         entry = self._new.get(str(path)) or self._known.get(str(path))
         if entry is not None and entry[:3] == key:
             return str(entry[3])
-        content = _hash_stripes(path, stat.st_size)
-        newest_ns = max(stat.st_mtime_ns, stat.st_ctime_ns)
+        content = _hash_stripes(path, status.st_size)
+        newest_ns = max(status.st_mtime_ns, status.st_ctime_ns)
         if time.time_ns() - newest_ns > RACY_S * 1e9:
             self._new[str(path)] = [*key, content]
         return content

@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from clusterlm.data.files import list_files, regex_of
+from clusterlm.data.hashes import hash_file
 from clusterlm.errors import DataError
 from clusterlm.spec.sources import ChatSource, TextSource
 
@@ -59,6 +60,24 @@ def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is(tree: Path) -> No
 def test_a_link_to_a_folder_above_ends(tree: Path) -> None:
     (tree / "sub" / "loop").symlink_to(tree)
     assert len(_names(f"{tree}/**/*.py")) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_or_device_is_no_file_and_is_never_waited_for(tree: Path) -> None:
+    there = _names(str(tree))
+    for name in ("p.txt", "p.json", "state.json", "dataset_dict.json"):
+        os.mkfifo(tree / name)
+    (tree / "null.txt").symlink_to("/dev/null")
+    (tree / "sub" / "link.txt").symlink_to(tree / "a.txt")
+    assert _names(str(tree)) == sorted([*there, "sub/link.txt"])
+    assert _names(f"{tree}/*.txt") == ["a.txt", "b.txt", "g[1].txt"]
+    for name in ("p.txt", "p.json", "null.txt"):
+        with pytest.raises(DataError, match=rf"{name}: no regular file but a pipe"):
+            _names(str(tree / name))
+        with pytest.raises(DataError, match=rf"{name}: no regular file"):
+            hash_file(tree / name)
+    with pytest.raises(DataError, match="no file matches"):
+        _names(f"{tree}/p*.txt")
 
 
 def test_files_of_an_odd_name_are_listed(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from clusterlm.data.files import list_files
 from clusterlm.data.fingerprint import describe, differences
+from clusterlm.data.formats.content import content_key
+from clusterlm.data.formats.units import units_of
 from clusterlm.data.hashes import MAX_REMEMBERED, HashMemo, hash_file
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
@@ -103,6 +108,47 @@ def test_content_of_the_same_size_and_time_changes_the_fingerprint(texts: Path) 
     file.write_text(file.read_text().replace("quick", "quack"))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert fingerprint_of(data_of(text_source(texts))) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed", "options", "is_same"),
+    [
+        ("b.jsonl", "b.jsonl.gz", {}, False),
+        ("b.bin", "b.gz", {}, False),
+        ("b.csv", "b.tsv", {}, False),
+        ("b.txt", "b.jsonl", {"documents": "line"}, False),
+        ("b.json.gz", "b.jsonl.gz", {}, False),
+        ("b.jsonl", "z.jsonl", {}, True),
+        ("b.jsonl", "b.json", {}, True),
+        ("b.txt", "b.md", {}, True),
+        ("b.txt.gz", "b.md.gz", {"documents": "line"}, True),
+        ("b.CSV", "c.csv", {}, True),
+    ],
+)
+def test_a_new_name_counts_only_where_it_changes_how_the_file_is_read(
+    tmp_path: Path, name: str, renamed: str, options: dict[str, object], is_same: bool
+) -> None:
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    (folder / "a.txt").write_text("plain")
+    (folder / name).write_bytes(gzip.compress(b'{"text": "bbb"}\n'))
+
+    def keys() -> tuple[str, list[str], list[str]]:
+        data = data_of(text_source(folder, **options))
+        memo = HashMemo(tmp_path / "memo.json")
+        units = units_of(list_files(data.sources[0]), 0)
+        # a packed file has chunks without end
+        chunks = [chunk for unit in units for chunk in islice(unit.chunks(), 2)]
+        return (
+            fingerprint_of(data),
+            [content_key(chunk, memo) for chunk in chunks],
+            [key for unit in units for key in unit.key_parts(memo)],
+        )
+
+    before = keys()
+    (folder / name).rename(folder / renamed)
+    after = keys()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [is_same] * 3
 
 
 def test_the_order_of_the_sources_counts_and_too_long_only_for_conversations(texts: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from clusterlm.data.files import list_files
 from clusterlm.data.formats import chunks, read_lines, read_rows, read_tables, units
+from clusterlm.data.formats.packed import BLOCK_BYTES, Unpacked
 from clusterlm.data.sources import (
     Chunk,
     Record,
@@ -354,6 +356,100 @@ def test_a_packed_text_that_is_too_long_for_memory_is_refused(
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"x" * 5000))
     with pytest.raises(DataError, match=r"a\.txt\.gz: more than 0 MiB of text.+unpack it"):
         read(tmp_path / "a.txt.gz")
+
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def zeros() -> bytes:
+    """1 GiB of zeros, packed by zstd to some 100 kB."""
+    packer = zstandard.ZstdCompressor().compressobj()
+    return b"".join(packer.compress(bytes(1 << 24)) for _ in range(GIB >> 24)) + packer.flush()
+
+
+def peak_of(path: Path, told: str) -> int:
+    """Bytes that Python holds at most while the file is found to be too much."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=told):
+            read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.zst", "a.txt.zst"])
+def test_a_small_file_that_unpacks_to_a_huge_line_is_refused_within_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: bytes, name: str
+) -> None:
+    monkeypatch.setattr("clusterlm.data.formats.read_texts.MAX_UNPACKED_BYTES", 100 << 20)
+    assert len(zeros) < 200_000
+    (tmp_path / name).write_bytes(zeros)
+    peak = peak_of(tmp_path / name, rf"{name}: (a line|more than 100 MiB of text)")
+    assert peak < (110 << 20 if name == "a.txt.zst" else 200 << 20)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_packed_blocks_stay_small_however_much_they_unpack_to(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / ("a.txt.gz" if pack is gzip.compress else "a.txt.zst")
+    path.write_bytes(pack(bytes(64 << 20)) + b"".join(pack(b"x") for _ in range(1000)))
+    [file] = list_files(TextSource(kind="text", path=str(path)))
+    unpacked = Unpacked(file)
+    sizes = [len(block) for block in unpacked]
+    assert max(sizes) <= 2 * BLOCK_BYTES
+    assert (sum(sizes), unpacked.num_read) == ((64 << 20) + 1000, path.stat().st_size)
+    # neither do many small members make many small blocks
+    assert len(sizes) <= 65
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    parts=st.lists(st.binary(max_size=300), max_size=6),
+    repeats=st.integers(1, 3000),
+    level=st.sampled_from([-5, 1, 19]),
+    has_checksum=st.booleans(),
+    has_size=st.booleans(),
+    cut=st.integers(1, 200),
+)
+def test_zstd_is_unpacked_whole_or_told_to_be_cut_off(
+    parts: list[bytes], repeats: int, level: int, has_checksum: bool, has_size: bool, cut: int
+) -> None:
+    packer = zstandard.ZstdCompressor(
+        level=level, write_checksum=has_checksum, write_content_size=has_size
+    )
+    frames = [packer.compress(part * repeats) for part in parts]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.txt.zst"
+        path.write_bytes(b"".join(frames))
+        [file] = list_files(TextSource(kind="text", path=str(path)))
+        assert b"".join(Unpacked(file)) == b"".join(part * repeats for part in parts)
+        if frames and cut < len(frames[-1]):
+            path.write_bytes(b"".join(frames)[:-cut])
+            with pytest.raises(DataError, match="broken zst stream"):
+                list(Unpacked(file))
+
+
+def test_a_row_of_csv_and_a_value_of_a_list_end_somewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_lines, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("clusterlm.data.formats.packed.BLOCK_BYTES", 16)
+    monkeypatch.setattr(read_rows, "MAX_VALUE_CHARS", 100)
+    path = tmp_path / "a.csv"
+    # one row of short fields, each with the end of a line in it
+    path.write_text("\n" * 300 + "id,text\n" + '"a\n",' * 100 + '"a"\n1,fine\n')
+    found = read(path)
+    assert "a row of more than 0 MiB" in str(found[0].problem)
+    assert found[-1].value == {"id": "1", "text": "fine"}
+    path.write_text("id,text\n1," + "x" * 200 + "\n")
+    with pytest.raises(DataError, match=r"a\.csv: a line of more than"):
+        read(path)
+    (tmp_path / "a.json").write_text('[{"a": 1}, {"a": "' + "x" * 200 + '"}]')
+    with pytest.raises(DataError, match="a value of more than .+ behind its first 1"):
+        read(tmp_path / "a.json")
 
 
 def test_tables_give_nested_values_and_name_rows_that_are_not_utf8(tmp_path: Path) -> None:

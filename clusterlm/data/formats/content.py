@@ -2,7 +2,7 @@
 
 Of plain lines and small texts the bytes themselves count, so that a file that has grown keeps its
 chunks; of a piece of a text its bytes and those around it, which settle where it is cut. Of
-everything else the content of the file and the place in it.
+everything else the content of the file and the place in it. How a file is read always counts.
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ def content_key(chunk: Chunk, memo: HashMemo) -> str:
         around = (max(0, chunk.start - AROUND_BYTES), chunk.end + AROUND_BYTES)
         content = hash_range(chunk.files[0].path, *around)
         return f"piece {chunk.start} {chunk.is_last} {content}"
-    files = " ".join(f"{file.suffix} {memo.hash_of(file.path)}" for file in chunk.files)
-    return f"{chunk.format} {chunk.index} {chunk.start}-{chunk.end} {files}"
+    files = " ".join(f"{file.how_read} {memo.hash_of(file.path)}" for file in chunk.files)
+    return f"{chunk.index} {chunk.start}-{chunk.end} {files}"

@@ -19,7 +19,9 @@ from clusterlm.data.formats import chunks
 from clusterlm.data.formats.chunks import UTF8_BOM, Chunk, Record, Stretch
 from clusterlm.errors import DataError
 
-MAX_LINE_BYTES = 1 << 30
+MAX_LINE_BYTES = 1 << 27
+"""A longer line is an error: a small packed file may hold one that fills the memory."""
+
 BUFFER_BYTES = 1 << 17
 
 
@@ -103,7 +105,7 @@ def line_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretc
                 yield partial(_records_of_bytes, data, offset, is_text)
             offset, searched = offset + end, 0
         if len(held) > MAX_LINE_BYTES:
-            raise _too_long(file)
+            raise too_long(file)
     if held and not _is_blank(held, offset):
         yield partial(_records_of_bytes, bytes(held), offset, is_text)
 
@@ -142,11 +144,14 @@ def _lines_until(end: int, offset: int, handle: BinaryIO, file: SourceFile) -> I
     while offset < end and (line := handle.readline(MAX_LINE_BYTES)):
         offset += len(line)
         if len(line) == MAX_LINE_BYTES:
-            raise _too_long(file)
+            raise too_long(file)
         yield line
 
 
-def _too_long(file: SourceFile) -> DataError:
+def too_long(file: SourceFile) -> DataError:
+    """The error of a line of more than MAX_LINE_BYTES."""
+    if file.format == "rows":
+        return DataError(f"{file.path}: a line of more than {MAX_LINE_BYTES >> 20} MiB")
     what = "document" if file.has_text_lines else "object"
     return DataError(
         f"{file.path}: a line of more than {MAX_LINE_BYTES >> 20} MiB; write one {what} on each"

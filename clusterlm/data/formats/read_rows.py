@@ -18,13 +18,14 @@ from itertools import chain
 import orjson
 
 from clusterlm.data.files import SourceFile
-from clusterlm.data.formats import chunks
+from clusterlm.data.formats import chunks, read_lines
 from clusterlm.data.formats.chunks import UTF8_BOM, Record, Stretch
-from clusterlm.data.formats.read_lines import line_stretches, record_of
+from clusterlm.data.formats.read_lines import line_stretches, record_of, too_long
 from clusterlm.errors import DataError
 
-MAX_VALUE_CHARS = 1 << 28
-"""A quote left open takes no more than this of what follows; so does a broken JSON object."""
+MAX_VALUE_CHARS = 1 << 26
+"""A quote left open takes no more than this of what follows; so does a broken JSON object. The csv
+module holds 4 bytes for each."""
 
 _SPACES = re.compile(r"[ \t\r\n]*")
 
@@ -35,7 +36,7 @@ Row = tuple[list[str], str | None]
 def row_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretch]:
     """The stretches of a file: each but the last of at least CHUNK_BYTES, and none is empty."""
     if file.suffix in (".csv", ".tsv"):
-        return _csv_stretches(file, _TextLines(blocks))
+        return _csv_stretches(file, _TextLines(file, blocks))
     if file.suffix != ".json":
         return line_stretches(file, blocks)
     first, blocks = _first_byte(blocks)
@@ -71,7 +72,9 @@ def _first_byte(blocks: Iterable[bytes]) -> tuple[bytes, Iterable[bytes]]:
     start, rest = b"", iter(blocks)
     for block in rest:
         start += block
-        if found := start.removeprefix(UTF8_BOM).lstrip():
+        found = start.removeprefix(UTF8_BOM).lstrip()
+        # so much that is blank begins no list
+        if found or len(start) > chunks.CHUNK_BYTES:
             return found[:1], chain([start], rest)
     return b"", [start]
 
@@ -91,11 +94,16 @@ def _csv_stretches(file: SourceFile, lines: _TextLines) -> Iterator[Stretch]:
 
 
 def _rows_of(file: SourceFile, lines: _TextLines) -> Iterator[Row]:
-    first = next((line for line in lines if not line.isspace()), "")
+    first = ""
+    for first in lines:
+        lines.row_begin = lines.num_bytes
+        if not first.isspace():
+            break
     # process-wide; the default of 128 KiB is less than many a document
     csv.field_size_limit(MAX_VALUE_CHARS)
     reader = csv.reader(chain([first], lines), delimiter=_delimiter(file, first), strict=True)
     while True:
+        lines.row_begin = lines.num_bytes
         try:
             row = next(reader)
         except StopIteration:
@@ -143,18 +151,22 @@ class _TextLines:
 
     Attributes:
         num_bytes: of the lines given so far.
+        row_begin: how many it were when the reader of rows began with this one.
         problem: what was wrong with one of the lines since it was last set to None.
     """
 
-    def __init__(self, blocks: Iterable[bytes]) -> None:
-        self._lines = _lines_of(blocks)
-        self.num_bytes = 0
+    def __init__(self, file: SourceFile, blocks: Iterable[bytes]) -> None:
+        self._lines = _lines_of(file, blocks)
+        self.num_bytes = self.row_begin = 0
         self.problem: str | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
+        if self.num_bytes - self.row_begin > read_lines.MAX_LINE_BYTES:
+            # many a field, each short enough; the reader of rows begins anew behind it
+            raise csv.Error(f"a row of more than {read_lines.MAX_LINE_BYTES >> 20} MiB")
         line = next(self._lines)
         if not self.num_bytes:
             line = line.removeprefix(UTF8_BOM)
@@ -166,14 +178,24 @@ class _TextLines:
             return line.decode(errors="replace")
 
 
-def _lines_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
+def _lines_of(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    # of the line that goes on behind its block; joined once, however many there are
+    parts: list[bytes] = []
+    num_bytes = 0
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
+        first, *lines = block.split(b"\n")
+        parts.append(first)
+        num_bytes += len(first)
+        if num_bytes > read_lines.MAX_LINE_BYTES:
+            raise too_long(file)
+        if lines:
+            yield b"".join(parts) + b"\n"
+            parts = [lines.pop()]
+            num_bytes = len(parts[0])
         for line in lines:
             yield line + b"\n"
-    if rest:
-        yield rest
+    if num_bytes:
+        yield b"".join(parts)
 
 
 def _list_stretches(file: SourceFile, blocks: Iterable[bytes]) -> Iterator[Stretch]:
@@ -230,8 +252,11 @@ class _Values:
             try:
                 _, end = self._scan(self._text, self._at)
             except (ValueError, RecursionError) as error:
+                if size > MAX_VALUE_CHARS:
+                    much = f"a value of more than {MAX_VALUE_CHARS >> 20} Mi characters"
+                    raise self._broken(f"{much}, or {error}") from error
                 # cut off, or broken; read twice as much, so that the work stays linear
-                if size > MAX_VALUE_CHARS or not self._read(size):
+                if not self._read(min(size, MAX_VALUE_CHARS + 1 - size)):
                     raise self._broken(str(error)) from error
                 continue
             # a number may go on behind what was read
@@ -257,6 +282,7 @@ class _Values:
     def _read(self, num_chars: int) -> bool:
         """Read at least so much more, or to the end; whether there was any."""
         parts = [self._text[self._at :]]
+        self._text = ""
         held, wanted = len(parts[0]), num_chars
         for block in self._blocks:
             try:

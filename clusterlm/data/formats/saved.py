@@ -125,10 +125,11 @@ def _is_of(name: str, split: str) -> bool:
 
 
 def _json(path: Path, key: str) -> Any:
+    # a pipe is none: it would be waited for
+    if not path.is_file():
+        return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     return value.get(key) if isinstance(value, dict) else None

@@ -125,15 +125,13 @@ class Unit:
     def _keys_of(self, part: Part, memo: HashMemo) -> Iterator[str]:
         begin = part.first_file - self.first_file
         for file in self.files[begin : begin + part.num_files]:
-            how: str = "pieces" if part.is_pieces else file.format
-            if file.format == "rows" or file.packing:
-                how = f"{how} {file.suffix if file.format != 'text' else ''}.{file.packing}"
-            if how != "lines":
-                yield f"{how} {part.start}-{part.end} {memo.hash_of(file.path)}"
-            else:
+            how = "pieces" if part.is_pieces else file.how_read
+            if file.format == "lines" and not file.packing:
                 content = memo.hash_of_range(file.path, part.start, part.end)
                 edges = _edges(file, part.start, part.end)
                 yield f"{how} {part.start}-{part.end} {content} {edges}"
+            else:
+                yield f"{how} {part.start}-{part.end} {memo.hash_of(file.path)}"
 
 
 def units_of(
@@ -161,17 +159,18 @@ def units_of(
 
 
 def chunk_key(chunk: Chunk) -> str | None:
-    """What the records of a chunk depend on: its own bytes, read for it.
+    """What the records of a chunk depend on: its own bytes, read for it, and how they are read.
 
-    None where they cannot be told from the rest of the file: tables, packed files, pieces of texts.
+    None where they cannot be told from the rest of the file: tables, packed lines, pieces of texts.
     """
     if chunk.is_piece or chunk.is_open or chunk.format not in ("lines", "text"):
         return None
     if chunk.format == "text":
-        return f"text {' '.join(hash_file(file.path) for file in chunk.files)}"
+        return " ".join(f"{file.how_read} {hash_file(file.path)}" for file in chunk.files)
     file = chunk.files[0]
     content = hash_range(file.path, chunk.start, chunk.end)
-    return f"lines {chunk.start}-{chunk.end} {content} {_edges(file, chunk.start, chunk.end)}"
+    edges = _edges(file, chunk.start, chunk.end)
+    return f"{file.how_read} {chunk.start}-{chunk.end} {content} {edges}"
 
 
 def counts_records(source: Source) -> bool:
