@@ -109,10 +109,19 @@ def test_an_installed_function_is_named_by_its_module() -> None:
         ("['x']", 'what the converter gave[0] is the text "x"'),
         ("'\\ud800'", "no Unicode"),
         ("to_messages(record)", "RecursionError"),
+        ("sys.exit(0)", "the converter failed: SystemExit: 0 (conv.py, line 3)"),
+        ("sys.exit('\\x1b[31m \\ud800')", "SystemExit: \\x1b[31m \\ud800 (conv.py"),
     ],
 )
 def test_what_goes_wrong_in_it_is_a_bad_record(write: Any, expression: str, says: str) -> None:
-    assert says in bad({}, "custom", converter=write(returning(expression)))
+    head = "import sys\n" if expression.startswith("sys.") else ""
+    assert says in bad({}, "custom", converter=write(head + returning(expression)))
+
+
+def test_ctrl_c_in_it_goes_through(write: Any) -> None:
+    converter = write("def to_messages(record):\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        converted({}, "custom", converter=converter)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,7 @@ def test_what_goes_wrong_in_it_is_a_bad_record(write: Any, expression: str, says
         ("to_messages = 5\n", {}, "to_messages is no function"),
         ("def to_messages(record: oops\n", {}, "SyntaxError"),
         ("import nothing_of_that_name\n", {}, "nothing_of_that_name"),
+        ("raise SystemExit(0)\n", {}, "cannot be loaded: SystemExit: 0 (conv.py, line 1)"),
         ("def to_messages(): ...\n", {}, "does not take (a record)"),
         ("def to_messages(record): ...\n", {"x": 1}, "does not take (a record, x=...)"),
         ("def to_messages(record, x): ...\n", {}, "missing a required argument: 'x'"),

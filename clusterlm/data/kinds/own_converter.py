@@ -24,6 +24,7 @@ import xxhash
 from clusterlm.data.kinds.conversation import BadRecord, Dropped
 from clusterlm.data.kinds.converter_code import code_files
 from clusterlm.errors import DataError
+from clusterlm.spec.wording import printable
 
 
 def own_function(converter: str, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
@@ -41,7 +42,10 @@ def own_function(converter: str, options: Mapping[str, Any]) -> Callable[[dict[s
             return function(record, **keywords)
         except (BadRecord, Dropped):
             raise
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        # also sys.exit, which would end the phase as if all was done, and a panic of native code
+        except BaseException as error:
             raise BadRecord(f"the converter failed: {_told(error)}") from error
 
     return call
@@ -72,7 +76,9 @@ def _load(converter: str) -> Callable[..., Any]:
             module = _module_of_file(Path(module_name))
         else:
             module = importlib.import_module(module_name)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise DataError(f"the converter {converter} cannot be loaded: {_told(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -131,7 +137,7 @@ def _check_arguments(
 
 def _told(error: BaseException) -> str:
     """Kind and text of an error, and the innermost line that is not the library's."""
-    text = " ".join(str(error).split())[:300]
+    text = printable(" ".join(str(error).split())[:300])
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
     here = str(Path(__file__))
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != here]
