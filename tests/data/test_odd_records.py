@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusterlm.errors import DataError
-from tests.data.corpus import chat, chat_source, data_of, prepare, write_rows
+from tests.data.corpus import chat, chat_source, data_of, prepare, text_source, write_rows
 
 CALL = """
 def answer(**more):
@@ -65,3 +65,16 @@ def test_a_record_nested_deeply_is_a_bad_record(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", rows)
     cache = prepare(data_of(chat_source(path), block_size=512, on_bad_record="skip"))
     assert cache.manifest["sources"][0]["dropped"] == {"bad_record": 1}
+
+
+def test_nothing_that_a_converter_says_can_drive_a_terminal(tmp_path: Path) -> None:
+    body = "from clusterlm.data.convert import BadRecord\n"
+    body += "def go(record):\n    raise BadRecord('\\x1b[31m red \\ud800')\n"
+    (tmp_path / "conv.py").write_text(body)
+    path = write_rows(tmp_path / "a.jsonl", [{"x": 1}, {"x": 2}])
+    source = {"kind": "custom", "path": str(path), "converter": f"{tmp_path}/conv.py:go"}
+    words = text_source(write_rows(tmp_path / "w.jsonl", [{"text": "some words"}]))
+    data = data_of(words, source)
+    with pytest.raises(DataError) as caught:
+        prepare(data)
+    assert r"a.jsonl:1: \x1b[31m red \ud800; set data.on_bad_record" in str(caught.value)
