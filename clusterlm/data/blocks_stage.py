@@ -12,11 +12,12 @@ import numpy as np
 import clusterlm
 from clusterlm.data.cache import shard_of
 from clusterlm.data.chosen import choose_documents
-from clusterlm.data.left_out import left_out, write_quarantine
+from clusterlm.data.left_out import left_out
 from clusterlm.data.plan import SplitPlan
 from clusterlm.data.planning import fractions_of, plan_blocks
 from clusterlm.data.prepared import PreparedFolder
 from clusterlm.data.progress import Progress, Report
+from clusterlm.data.quarantine import Quarantined, write_quarantine
 from clusterlm.data.reading import Reading
 from clusterlm.data.store.documents import BAD, token_dtype
 from clusterlm.data.store.shard_files import ShardFiles
@@ -85,7 +86,7 @@ def prepare_blocks(
     )
     for name, split in splits.items():
         folder.write_plan(name, split.plan)
-    quarantined = 0
+    quarantined = Quarantined(0, 0)
     if data.on_bad_record == "quarantine":
         quarantined = write_quarantine(readings, shards, folder.folder)
     return (
@@ -102,7 +103,8 @@ def prepare_blocks(
                 }
                 for shard, place, own in zip(flat, places, weights, strict=True)
             ],
-            "quarantined": quarantined,
+            "quarantined": quarantined.num_copied,
+            "not_quarantined": quarantined.num_missing,
             "bad_records": [
                 f"{one.place}: {one.detail}"
                 for one in left_out(readings, shards, reason=BAD, limit=MAX_NAMED)

@@ -21,7 +21,7 @@ A new kind of source is one function here and one line in KINDS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clusterlm.data.kinds.character import dialogs_of
@@ -51,6 +51,7 @@ from clusterlm.data.kinds.turns import (
     rows_of,
     without_opening,
 )
+from clusterlm.data.kinds.written import encoded
 from clusterlm.spec.sources import (
     ChatSource,
     ConversationSource,
@@ -204,7 +205,7 @@ def _custom(source: CustomSource) -> Converter:
         if found is None:
             raise Dropped("left_out", "the converter gave nothing")
         if isinstance(found, str):
-            _check_unicode([found])
+            _ = found.isascii() or encoded(found)
             if not found or found.isspace():
                 raise Dropped("empty", "the converter gave an empty text")
             if check_length is not None:
@@ -218,7 +219,8 @@ def _custom(source: CustomSource) -> Converter:
                 "an object with messages and tools, or None"
             )
         messages, _ = messages_of(list(found), where)
-        _check_unicode(message["content"] for message in messages)
+        for message in messages:
+            _ = message["content"].isascii() or encoded(message["content"])
         return finish(messages, tools, [])
 
     return convert
@@ -270,17 +272,6 @@ def _layout_rows(value: Any, name: str, layout: str) -> list[Any]:
             f"{name} is {kind_of(value)}; layout: dialog wants {{role: [], content: []}}"
         )
     return rows_of(value, name)
-
-
-def _check_unicode(texts: Iterable[str]) -> None:
-    """Refuse halves of surrogate pairs: Python's own json lets them pass, no tokenizer does."""
-    for text in texts:
-        try:
-            text.isascii() or text.encode()
-        except UnicodeEncodeError as error:
-            raise BadRecord(
-                f"the converter gave what is no Unicode text ({error.reason})"
-            ) from None
 
 
 def _no_field(row: Any, value: Any, name: str, accepted: str) -> BadRecord:

@@ -30,6 +30,7 @@ from clusterlm.data.tokens.engine_gate import CutsRefused, EngineRefused, Gate
 from clusterlm.data.tokens.long_text import Cutter
 from clusterlm.errors import DataError
 from clusterlm.spec.data import Data
+from clusterlm.spec.wording import printable
 
 SMALL_BYTES = 4_000_000
 """Less than this is encoded in this process: workers take a second to start."""
@@ -98,8 +99,8 @@ def _refuse_known(
 def _stopped(reading: Reading, problem: Problem) -> str:
     place = place_of(reading.files, problem.file, problem.offset)
     return (
-        f"{place}: {problem.detail}; set data.on_bad_record: skip to leave such records out, or"
-        " quarantine to keep them aside"
+        f"{place}: {printable(problem.detail)}; set data.on_bad_record: skip to leave such records"
+        " out, or quarantine to keep them aside"
     )
 
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import orjson
-
 from clusterlm.data.chat import ChatTemplate
 from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of, domain_of
 from clusterlm.data.dedup import digest_of, digest_of_pieces
 from clusterlm.data.formats import chunks
 from clusterlm.data.formats.chunks import Chunk, Record
+from clusterlm.data.kinds.written import as_json, encoded
 from clusterlm.data.sources import read_records
 from clusterlm.data.store.documents import (
     BAD,
@@ -121,25 +120,28 @@ class SourceItems:
         assert self._targets is not None
         assert self._template is not None
         messages, tools = content.messages, content.tools
+        # before they are rendered: a template may not come to an end with what is no JSON.
+        # The words and not their rendering: another template must not move the split
+        digest = digest_of(as_json([messages, tools]))
         try:
             rendered = self._template.render_with_spans(messages, tools)
         except ValueError as error:
             # a template may refuse what others take: roles, an order of turns
             raise Dropped("refused_by_template", str(error)) from error
+        # what the template itself says is text as a rule
+        _ = rendered.text.isascii() or encoded(rendered.text)
         targets = self._targets.of(rendered, messages)
         if not targets:
             raise BadRecord(
                 "nothing to train in it: the chat template shows no words of a trained role,"
                 " or all of them have weight 0"
             )
-        # the words and not their rendering: another template must not move the split
-        digest = digest_of(orjson.dumps([messages, tools]))
         item = Item([rendered.text], digest, record.file, record.offset, number)
         item.targets, item.flags = targets, CONVERSATION
         return item
 
     def _text(self, text: str, record: Record, number: int) -> Item:
-        raw = text.encode()
+        raw = encoded(text)
         file, offset = record.file, record.offset
         texts = self._cut(text, raw)
         return Item(texts, self._digest(raw), file, offset, number)

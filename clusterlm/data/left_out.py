@@ -1,22 +1,17 @@
-"""Records that were left out, by name: listed for people, or copied aside to be mended.
+"""Records that were left out, by name, to be listed for people.
 
-A chunk names the first ones of each kind only; they are read off the shards, the sources are not
-read again but for the copies.
+A chunk names the first ones only; they are read off the shards, the sources are not read again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from clusterlm.data.reading import Reading
-from clusterlm.data.sources import place_of, raw_record
-from clusterlm.data.store.documents import BAD
+from clusterlm.data.sources import place_of
 from clusterlm.data.store.shards import StoredShard
-
-QUARANTINE = "quarantine.jsonl"
+from clusterlm.spec.wording import printable
 
 
 class LeftOut(NamedTuple):
@@ -52,27 +47,4 @@ def left_out(
         ]
         for problem in problems[:limit]:
             place = place_of(reading.files, problem.file, problem.offset)
-            yield LeftOut(reading.place, place, problem.reason, problem.detail)
-
-
-def write_quarantine(
-    readings: Sequence[Reading], shards: Sequence[Sequence[StoredShard]], folder: Path
-) -> int:
-    """Copy malformed records into `folder`, one object each: source, place, reason, record.
-
-    Returns:
-        How many were copied.
-    """
-    count = 0
-    with (folder / QUARANTINE).open("w", encoding="utf-8") as handle:
-        for reading, own in zip(readings, shards, strict=True):
-            for problem in (p for shard in own for p in shard.problems() if p.reason == BAD):
-                row = {
-                    "source": reading.place,
-                    "place": place_of(reading.files, problem.file, problem.offset),
-                    "reason": problem.detail,
-                    "record": raw_record(reading.files[problem.file], problem.offset),
-                }
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-                count += 1
-    return count
+            yield LeftOut(reading.place, place, problem.reason, printable(problem.detail))

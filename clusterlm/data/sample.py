@@ -11,11 +11,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import orjson
-
-from clusterlm.data.convert import BadRecord, Dropped, Message, converter_of
+from clusterlm.data.convert import BadRecord, Conversation, Dropped, converter_of
 from clusterlm.data.formats.chunks import Chunk
 from clusterlm.data.formats.units import units_of
+from clusterlm.data.kinds.written import as_json, encoded
 from clusterlm.data.reading import Reading
 from clusterlm.data.sources import read_records
 from clusterlm.data.tokens.long_text import Cutter
@@ -80,23 +79,22 @@ def _texts_of(chunk: Chunk, reading: Reading) -> Iterator[str]:
         if record.problem is not None:
             continue
         try:
-            content = record.value if chunk.is_piece else convert(record.value)
+            content = str(record.value) if chunk.is_piece else convert(record.value)
+            yield from _words_of(content)
         except (Dropped, BadRecord):
             # told, with its place, when the corpus is encoded
             continue
-        if isinstance(content, str):
-            yield content
-        elif not isinstance(content, dict):
-            for message in content.messages:
-                yield from _words_of(message)
-            if content.tools:
-                yield orjson.dumps(content.tools).decode()
 
 
-def _words_of(message: Message) -> Iterator[str]:
-    """All that a chat template may show of a turn."""
-    for value in message.values():
-        if isinstance(value, str):
-            yield value
-        elif value is not None:
-            yield orjson.dumps(value).decode()
+def _words_of(content: str | Conversation) -> list[str]:
+    """A text, or all that a chat template may show of a conversation."""
+    if isinstance(content, str):
+        _ = content.isascii() or encoded(content)
+        return [content]
+    values = [value for message in content.messages for value in message.values()]
+    words = [v if isinstance(v, str) else as_json(v).decode() for v in values if v is not None]
+    if content.tools:
+        words.append(as_json(content.tools).decode())
+    for text in words:
+        _ = text.isascii() or encoded(text)
+    return words

@@ -35,7 +35,6 @@ __all__ = [
     "count_records",
     "lines_of",
     "place_of",
-    "raw_record",
     "read_records",
     "read_unit",
     "units_of",
@@ -89,21 +88,6 @@ def place_of(files: Sequence[SourceFile], file: int, offset: int) -> str:
         is_whole = found.format == "text" and not offset
         return str(found.path) if is_whole else f"{found.path}:{_line_at(found, offset)}"
     return f"{found.path}, row {offset + 1}"
-
-
-def raw_record(file: SourceFile, offset: int) -> str:
-    """A line as it stands in its file, as far as it is text; of another format nothing."""
-    if file.format != "lines":
-        return ""
-    held, begin = bytearray(), 0
-    for block in Unpacked(file):
-        end = begin + len(block)
-        if end > offset:
-            held += block[max(0, offset - begin) :]
-            if b"\n" in held:
-                break
-        begin = end
-    return held.partition(b"\n")[0].decode(errors="replace")
 
 
 def _line_at(file: SourceFile, offset: int) -> int:

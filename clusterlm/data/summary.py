@@ -143,6 +143,8 @@ def _notes(manifest: Manifest) -> list[str]:
     lines += [f"not usable: {record}" for record in manifest["bad_records"]]
     if manifest["quarantined"]:
         lines.append(f"{manifest['quarantined']:,} records in quarantine.jsonl")
+    if missing := manifest.get("not_quarantined"):
+        lines.append(f"{missing:,} more that cannot be used are counted only, and not copied there")
     return lines
 
 

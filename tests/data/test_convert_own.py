@@ -109,10 +109,19 @@ def test_an_installed_function_is_named_by_its_module() -> None:
         ("['x']", 'what the converter gave[0] is the text "x"'),
         ("'\\ud800'", "no Unicode"),
         ("to_messages(record)", "RecursionError"),
+        ("sys.exit(0)", "the converter failed: SystemExit: 0 (conv.py, line 3)"),
+        ("sys.exit('\\x1b[31m \\ud800')", "SystemExit: \\x1b[31m \\ud800 (conv.py"),
     ],
 )
 def test_what_goes_wrong_in_it_is_a_bad_record(write: Any, expression: str, says: str) -> None:
-    assert says in bad({}, "custom", converter=write(returning(expression)))
+    head = "import sys\n" if expression.startswith("sys.") else ""
+    assert says in bad({}, "custom", converter=write(head + returning(expression)))
+
+
+def test_ctrl_c_in_it_goes_through(write: Any) -> None:
+    converter = write("def to_messages(record):\n    raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        converted({}, "custom", converter=converter)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,7 @@ def test_what_goes_wrong_in_it_is_a_bad_record(write: Any, expression: str, says
         ("to_messages = 5\n", {}, "to_messages is no function"),
         ("def to_messages(record: oops\n", {}, "SyntaxError"),
         ("import nothing_of_that_name\n", {}, "nothing_of_that_name"),
+        ("raise SystemExit(0)\n", {}, "cannot be loaded: SystemExit: 0 (conv.py, line 1)"),
         ("def to_messages(): ...\n", {}, "does not take (a record)"),
         ("def to_messages(record): ...\n", {"x": 1}, "does not take (a record, x=...)"),
         ("def to_messages(record, x): ...\n", {}, "missing a required argument: 'x'"),
@@ -161,3 +171,55 @@ def test_the_digest_of_a_converter_follows_its_code_and_that_of_its_neighbours(
     for name in ("conv.py", "helper.py"):
         (moved / name).write_bytes((tmp_path / name).read_bytes())
     assert converter_digest(f"{moved}/conv.py:to_messages") == third
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("from pkg.sub import f", "pkg/sub.py"),
+        ("from pkg import sub", "pkg/sub.py"),
+        ("import pkg.sub as sub", "pkg/sub.py"),
+        ("import pkg", "pkg/deep/more.py"),
+        ("from spaces.inner import one", "spaces/inner.py"),
+        ("from pkg import sub", "words.py"),
+        ("def f(record):\n    from pkg import sub", "further.py"),
+    ],
+)
+def test_the_digest_follows_every_file_of_an_imported_package(
+    tmp_path: Path, line: str, changed: str
+) -> None:
+    files = {
+        "conv.py": f"{line}\ndef to_messages(record): ...\n",
+        "pkg/__init__.py": "",
+        "pkg/sub.py": "from .deep import more\nimport words\n",
+        "pkg/deep/more.py": "",
+        "pkg/broken.py": "print 'of another Python'",
+        "spaces/inner.py": "",
+        "words.py": "from further import *\n",
+        "further.py": "import conv\n",
+        "other.py": "",
+    }
+    for name, body in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(body)
+    converter = f"{tmp_path}/conv.py:to_messages"
+    first = converter_digest(converter)
+    (tmp_path / "other.py").write_text("X = 1\n")
+    assert converter_digest(converter) == first
+    with (tmp_path / changed).open("a") as handle:
+        handle.write("X = 1\n")
+    assert converter_digest(converter) != first
+
+
+def test_the_digest_of_a_named_module_follows_its_whole_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "my_package_for_a_test"
+    package.mkdir()
+    for name in ("__init__", "conv", "sub"):
+        (package / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    first = converter_digest("my_package_for_a_test.conv.f")
+    (package / "sub.py").write_text("X = 1\n")
+    assert converter_digest("my_package_for_a_test.conv.f") != first
+    assert converter_digest("json.dumps") == converter_digest("json:dumps")

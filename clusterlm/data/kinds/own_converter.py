@@ -8,10 +8,10 @@ Whatever the function raises is a bad record and told with the line of the user'
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +22,9 @@ from typing import Any
 import xxhash
 
 from clusterlm.data.kinds.conversation import BadRecord, Dropped
+from clusterlm.data.kinds.converter_code import code_files
 from clusterlm.errors import DataError
+from clusterlm.spec.wording import printable
 
 
 def own_function(converter: str, options: Mapping[str, Any]) -> Callable[[dict[str, Any]], Any]:
@@ -40,7 +42,10 @@ def own_function(converter: str, options: Mapping[str, Any]) -> Callable[[dict[s
             return function(record, **keywords)
         except (BadRecord, Dropped):
             raise
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        # also sys.exit, which would end the phase as if all was done, and a panic of native code
+        except BaseException as error:
             raise BadRecord(f"the converter failed: {_told(error)}") from error
 
     return call
@@ -53,9 +58,14 @@ def converter_digest(converter: str) -> str:
         DataError: the file or module is not there.
     """
     state = xxhash.xxh3_128()
-    for path in _own_files(_file_of(converter)):
-        # by name and not by path: a job that was moved gives the same tokens
-        state.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    first, root = _file_of(converter)
+    try:
+        for path in code_files(first, root):
+            # by the name below the root: a job that was moved gives the same tokens
+            name = path.relative_to(root).as_posix()
+            state.update(os.fsencode(name) + b"\0" + path.read_bytes() + b"\0")
+    except (OSError, SyntaxError, ValueError, RecursionError) as error:
+        raise DataError(f"the converter's file {first} cannot be read: {error}") from error
     return str(state.hexdigest())
 
 
@@ -66,7 +76,9 @@ def _load(converter: str) -> Callable[..., Any]:
             module = _module_of_file(Path(module_name))
         else:
             module = importlib.import_module(module_name)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise DataError(f"the converter {converter} cannot be loaded: {_told(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -125,7 +137,7 @@ def _check_arguments(
 
 def _told(error: BaseException) -> str:
     """Kind and text of an error, and the innermost line that is not the library's."""
-    text = " ".join(str(error).split())[:300]
+    text = printable(" ".join(str(error).split())[:300])
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
     here = str(Path(__file__))
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != here]
@@ -133,43 +145,21 @@ def _told(error: BaseException) -> str:
     return f"{told} ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else told
 
 
-def _file_of(converter: str) -> Path:
+def _file_of(converter: str) -> tuple[Path, Path]:
+    """The file, and the folder from which its neighbours are imported."""
     module_name, _ = _parts(converter)
     if module_name.endswith(".py"):
-        return Path(module_name)
+        path = Path(module_name)
+        return path, path.parent
     try:
         spec = importlib.util.find_spec(module_name)
     except (ImportError, ValueError) as error:
         raise DataError(f"the converter {converter} cannot be found: {error}") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise DataError(f"the converter {converter} cannot be found: no module {module_name}")
-    return Path(spec.origin)
-
-
-def _own_files(first: Path) -> list[Path]:
-    """A file, and those beside it that it imports, and so on."""
-    found: dict[Path, None] = {}
-    waiting = [first]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found[path] = None
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"the converter's file {path} cannot be read: {error}") from error
-        for name in sorted(_imported(tree)):
-            beside = [path.parent / f"{name}.py", path.parent / name / "__init__.py"]
-            waiting += [candidate for candidate in beside if candidate.is_file()]
-    return sorted(found)
-
-
-def _imported(tree: ast.AST) -> set[str]:
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {(node.module or alias.name).partition(".")[0] for alias in node.names}
-    return names
+    path = Path(spec.origin)
+    depth = module_name.count(".") + (path.name == "__init__.py")
+    root = path.parents[min(depth, len(path.parents) - 1)]
+    # some installers lay the files elsewhere than where their names say
+    is_plain = path.is_relative_to(root / module_name.partition(".")[0]) or not depth
+    return path, root if is_plain else path.parent
