@@ -25,7 +25,7 @@ from clusterlm.paths import cache_dir
 from clusterlm.spec.data import Data
 from clusterlm.spec.sources import ConversationSource, Source
 
-ENCODING = 1
+ENCODING = 2
 """Raise it when the same source would give other tokens than before."""
 
 

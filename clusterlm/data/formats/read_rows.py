@@ -53,7 +53,7 @@ def records_in(file: SourceFile, blocks: Iterable[bytes], place: int) -> Iterato
         place: of the file among those of its source.
     """
     if file.suffix in (".csv", ".tsv"):
-        rows = _rows_of(file, _TextLines(blocks))
+        rows = _rows_of(file, _TextLines(file, blocks))
         header = _header_of(file, next(rows, None))
         for number, row in enumerate(rows):
             yield from _records_of_rows(header, [row], number, place)
