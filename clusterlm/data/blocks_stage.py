@@ -120,9 +120,7 @@ def _counted(stored: Stored, readings: Sequence[Reading], data: Data) -> Manifes
     table, count = stored.table, len(readings)
     documents = np.bincount(table.source, minlength=count)
     tokens = np.bincount(table.source, weights=table.lengths, minlength=count)
-    # nothing predicts the first token of a text, unless it stands behind another one
-    firsts = np.where(table.is_chat | (not data.isolate_documents), 0, 1)
-    supervised = table.num_supervised - firsts
+    supervised = table.num_trained(isolated=data.isolate_documents)
     trained = np.bincount(table.source, weights=supervised, minlength=count)
     return counts_of(
         stored.counts,

@@ -46,6 +46,11 @@ class Table:
             return self
         return Table(**{name: column[chosen] for name, column in vars(self).items()})
 
+    def num_trained(self, *, isolated: bool) -> Numbers:
+        """The same, without the first token of a text that has nothing in front of it."""
+        trained: Numbers = self.num_supervised - np.where(self.is_chat | (not isolated), 0, 1)
+        return trained
+
     @property
     def num_supervised(self) -> Numbers:
         """Tokens of each row that the loss is made of: all of a text."""

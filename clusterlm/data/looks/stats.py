@@ -20,7 +20,6 @@ from clusterlm.data.chosen import choose_documents
 from clusterlm.data.fingerprint import sources_of
 from clusterlm.data.looks.token_words import TokenWords
 from clusterlm.data.planning import fractions_of
-from clusterlm.data.progress import Progress
 from clusterlm.data.reading import Reading
 from clusterlm.data.store.documents import Numbers
 from clusterlm.data.store.shard_files import ShardFiles
@@ -152,13 +151,13 @@ def stats_of(root: Path, data: Data, *, workers: int, report: Report) -> Stats:
         fractions_of(readings, data),
         root.parent,
         workers=workers,
-        report=lambda progress: report(_words(progress)),
+        report=lambda progress: report(progress.text),
     ).stored
     block_size = int(manifest["block_size"])
     return Stats(
         manifest=manifest,
         sources=[_source(kept, i, row, block_size) for i, row in enumerate(manifest["sources"])],
-        domains=_domains(kept),
+        domains=_domains(kept, isolated=data.isolate_documents),
         tokens=_tokens(kept, files, cache.tokenizer_dir, int(manifest["vocab_size"]), report),
         blocks={name: _blocks(root, name, block_size) for name in manifest["splits"]},
     )
@@ -213,10 +212,6 @@ def _readings(data: Data) -> list[Reading]:
     return sorted(readings, key=lambda reading: not reading.is_held_back)
 
 
-def _words(progress: Progress) -> str:
-    return progress.text
-
-
 def _source(kept: Stored, number: int, row: Manifest, block_size: int) -> SourceStats:
     here = kept.table.source == number
     lengths = kept.table.lengths[here]
@@ -225,7 +220,7 @@ def _source(kept: Stored, number: int, row: Manifest, block_size: int) -> Source
         path=row.get("path", ""),
         documents=len(lengths),
         tokens=int(lengths.sum()),
-        trained=int(kept.table.num_supervised[here].sum()),
+        trained=row["supervised_tokens"],
         lengths=_lengths(lengths, block_size) if len(lengths) else None,
     )
 
@@ -246,7 +241,7 @@ def _lengths(lengths: Numbers, block_size: int) -> Lengths:
     return Lengths(bins, [int(q) for q in quantiles], float(lengths.mean()), num_longer)
 
 
-def _domains(kept: Stored) -> list[DomainStats]:
+def _domains(kept: Stored, *, isolated: bool) -> list[DomainStats]:
     if not kept.domains:
         return []
     size = len(kept.domains) + 1
@@ -254,7 +249,8 @@ def _domains(kept: Stored) -> list[DomainStats]:
     place = np.where(kept.domain < 0, size - 1, kept.domain)
     documents = np.bincount(place, minlength=size)
     tokens = np.bincount(place, weights=kept.table.lengths, minlength=size)
-    trained = np.bincount(place, weights=kept.table.num_supervised, minlength=size)
+    supervised = kept.table.num_trained(isolated=isolated)
+    trained = np.bincount(place, weights=supervised, minlength=size)
     names = [*kept.domains, "(none)"]
     order = np.argsort(-tokens, kind="stable").tolist()
     rows = [
