@@ -39,12 +39,6 @@ def shuffled(count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.argsort(keys).astype(np.int64)
 
 
-def keys_of(digests: bytes) -> Keys:
-    """The first 8 of each 16 bytes, as numbers."""
-    # "<u8": the same on a big-endian machine
-    return np.frombuffer(digests, dtype="<u8")[::2].astype(np.uint64)
-
-
 def repeats_of(keys: Keys, epochs: float | npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """How often each document is seen in one pass; `epochs` is one number or one a document.
 

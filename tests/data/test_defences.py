@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from tests.data.corpus import (
     write_rows,
     write_texts,
 )
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> dict[str, str]:
-    with cache_at(tmp_path / "other"):
-        cache = prepare(data_of(text_source(write_texts(tmp_path / "t.jsonl", 50))))
-    shutil.copytree(cache.tokenizer_dir, tmp_path / "tok")
-    return {"name": str(tmp_path / "tok")}
 
 
 @pytest.fixture
