@@ -40,7 +40,8 @@ CONSTRAINT = r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*\[\]()-]{0,255}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 SBATCH_EXTRA = r"^--[a-z][a-z0-9-]*(=[A-Za-z0-9._:/,@%+=-]{1,255})?$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"
-CLASS_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+# Class, package.module.Class or path.py:Class
+CLASS_PATH = r"^([^\p{Cc}:]+:)?[A-Za-z_][A-Za-z0-9_]{0,99}(\.[A-Za-z_][A-Za-z0-9_]{0,99}){0,20}$"
 MODULE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.*-]{0,255}$"
 # one line, without control characters and without the marks that turn the direction of writing
 ONE_LINE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}]+$"
@@ -89,7 +90,8 @@ GRAMMARS = {
     ENV_NAME: "only letters, digits and _, not beginning with a digit, at most 128 characters",
     SBATCH_EXTRA: "one long option such as --comment=team-a, without spaces or quotes",
     REVISION: "a commit, tag or branch: only letters, digits and . _ / -",
-    CLASS_NAME: "a Python class name, such as LlamaForCausalLM",
+    CLASS_PATH: "a class of transformers such as LlamaForCausalLM, package.module.Class, or "
+    "my_model.py:Class beside the YAML",
     MODULE_NAME: "a layer name such as q_proj: only letters, digits and . _ * -",
     ONE_LINE: "one line of text without control characters, not empty",
     ENV_VALUE: "one line of text without control characters",

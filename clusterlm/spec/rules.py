@@ -11,7 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from clusterlm.errors import Problem
-from clusterlm.spec import rules_data, rules_files, rules_image, rules_training, variables
+from clusterlm.spec import (
+    rules_data,
+    rules_files,
+    rules_image,
+    rules_model,
+    rules_speed,
+    rules_strategy,
+    rules_training,
+    variables,
+)
 from clusterlm.spec.job import LOCAL, SLURM, Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.units import spoken
@@ -181,6 +190,10 @@ Rule = tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]]
 """A check, and the top-level keys it reads."""
 
 RULES: tuple[Rule, ...] = (
+    *rules_training.RULES,
+    *rules_model.RULES,
+    *rules_strategy.RULES,
+    *rules_speed.RULES,
     (cluster_is_known, ("cluster",)),
     (local_is_one_node, ("cluster", "resources")),
     (min_nodes_can_be_kept, ("recovery", "resources", "train")),
@@ -201,19 +214,6 @@ RULES: tuple[Rule, ...] = (
     (rules_image.image_env_is_free_and_open, ("image",)),
     (rules_image.build_secrets_are_names, ("image",)),
     (rules_image.mounts_have_places_of_their_own, ("image", "cluster")),
-    (rules_training.data_and_model_are_given, ("data", "model", "train")),
-    (rules_training.model_has_one_origin, ("model",)),
-    (rules_training.adapter_goes_with_its_mode, ("model", "train")),
-    (rules_training.adapter_has_targets, ("model",)),
-    (rules_training.deepspeed_goes_with_its_strategy, ("train",)),
-    (rules_training.offload_goes_with_its_stage, ("train",)),
-    (rules_training.global_batch_adds_up, ("train", "resources")),
-    (rules_training.evaluation_has_data, ("data", "train")),
-    (rules_training.names_are_known, ("train",)),
-    # further keys are checked whatever else is wrong in train
-    (rules_training.further_arguments_are_known, ()),
-    (rules_training.vocabulary_comes_from_the_tokenizer, ("data", "model")),
-    (rules_training.heads_divide, ("model",)),
     (rules_data.sources_have_one_origin, ("data",)),
     (rules_data.lengths_leave_something, ("data",)),
     (rules_data.lines_are_of_plain_text, ("data",)),

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from clusterlm.spec.base import Argument, Line, Spec
+from clusterlm.spec.base import CLASS_PATH, Argument, Line, Spec
 from clusterlm.spec.units import Count, Flag
+
+ClassName = Annotated[str, Field(pattern=CLASS_PATH)]
 
 
 class DeepSpeed(Spec):
     """ZeRO (https://arxiv.org/abs/1910.02054): what is split over the ranks."""
 
-    stage: Literal[0, 1, 2, 3] = 2
-    """0 nothing, 1 optimizer state, 2 and gradients, 3 and weights."""
+    stage: Literal[0, 1, 2, 3, "auto"] = "auto"
+    """0 nothing, 1 optimizer state, 2 and gradients, 3 and weights; auto: the lowest that fits
+    into the GPU's memory by `clusterlm plan`, 2 where that cannot be known."""
     offload_optimizer: Flag = False
     """Keep the optimizer state in host memory."""
     offload_parameters: Flag = False
     """Keep the weights in host memory (stage 3)."""
+
+
+class Fsdp(Spec):
+    """Fully sharded data parallel, version 2 (torch.distributed.fsdp.fully_shard)."""
+
+    shard: Literal["full", "gradients"] = "full"
+    """full: weights, gradients and optimizer state are split; gradients: weights stay gathered
+    between forward and backward pass."""
+    wrap: list[ClassName] = []
+    """Classes of the layers that are split one by one; default: those the model names."""
+    offload: Flag = False
+    """Keep weights, gradients and optimizer state in host memory."""
+
+
+class Checkpointing(Spec):
+    """Which activations are recomputed in the backward pass."""
+
+    every_n_layers: int = Field(1, ge=1)
+    """Recompute one layer of so many."""
+    offload: Flag = False
+    """Keep the activations that remain in host memory."""
 
 
 class Train(Spec):
@@ -27,14 +51,19 @@ class Train(Spec):
     # further keys are checked by name and type in spec/training_arguments.py
     model_config = ConfigDict(extra="allow")
 
-    mode: Literal["full", "adapter"] = "full"
-    """What is trained: every weight, or an adapter beside frozen ones."""
-    strategy: Literal["ddp", "deepspeed"] = "ddp"
+    mode: Literal["full", "adapter", "embeddings", "partial"] = "full"
+    """What is trained: every weight; an adapter beside frozen ones; the input embedding and what
+    turns the last layer into logits; or what `trainable` names."""
+    trainable: list[Line] = []
+    """With mode partial: names of parameters with *, such as "*.layers.3.*" or "lm_head.*"."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
     """How ranks share the work."""
+    fsdp: Fsdp | None = None
+    """With strategy: fsdp."""
     deepspeed: DeepSpeed | Line | None = None
-    """{stage: 2}, or the path of a DeepSpeed JSON, used as it is; default: stage 2."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of the forward and backward pass."""
+    """{stage: 2}, or the path of a DeepSpeed JSON, used as it is; default: stage auto."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Arithmetic of the forward and backward pass; fp16 needs a GPU and scales the loss."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the data, unless max_steps is given."""
     max_steps: Count | None = Field(None, ge=1)
@@ -56,8 +85,13 @@ class Train(Spec):
     """AdamW weight decay."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Clip gradients to this norm; 0 switches it off."""
-    activation_checkpointing: Flag = False
-    """Recompute activations in the backward pass to save memory."""
+    activation_checkpointing: Flag | Checkpointing = False
+    """Recompute activations in the backward pass to save memory; true, or which."""
+    liger: Flag | Literal["auto"] = "auto"
+    """Liger kernels (https://arxiv.org/abs/2410.10989); auto: on a GPU, where they are installed
+    and know the model."""
+    compile: Flag = False
+    """torch.compile of the model."""
     logging_steps: int = Field(10, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
     save_steps: int = Field(500, ge=1)
@@ -65,6 +99,10 @@ class Train(Spec):
     eval_steps: int | None = Field(None, ge=1)
     """Optimizer steps between two evaluations; default: save_steps when there is validation data.
     """
+    eval_on_start: Flag = True
+    """Evaluate before the first step too, when there is validation data."""
+    save_in_background: Flag = False
+    """Hash and seal a checkpoint while the training goes on."""
     keep_checkpoints: int = Field(2, ge=2)
     """Verified checkpoints kept; two at least, so that one survives a bad write."""
     seed: int = Field(42, ge=0, lt=2**32)

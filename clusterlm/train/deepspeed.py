@@ -94,17 +94,18 @@ def build_json(asked: DeepSpeed, *, precision: str, on_cpu: bool) -> dict[str, A
 
 
 def _zero(asked: DeepSpeed) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": asked.stage}
-    if asked.stage >= 1:
+    stage = 2 if asked.stage == "auto" else asked.stage
+    zero: dict[str, Any] = {"stage": stage}
+    if stage >= 1:
         zero |= {"overlap_comm": True, "contiguous_gradients": True, "reduce_bucket_size": "auto"}
-    if asked.stage == 3:
+    if stage == 3:
         zero |= {
             "stage3_prefetch_bucket_size": "auto",
             "stage3_param_persistence_threshold": "auto",
             GATHER_KEY: True,
         }
-    if asked.offload_optimizer and asked.stage >= 1:
+    if asked.offload_optimizer and stage >= 1:
         zero["offload_optimizer"] = dict(HOST)
-    if asked.offload_parameters and asked.stage == 3:
+    if asked.offload_parameters and stage == 3:
         zero["offload_param"] = dict(HOST)
     return zero

@@ -43,7 +43,9 @@ def make_model(job: Job, *, block_size: int, tokenizer: Any) -> Any:
     if job.train.mode == "adapter":
         if asked.adapter is None:
             raise TrainError("train.mode is adapter, but model.adapter is missing")
-        return add_adapter(model, asked.adapter, checkpointed=job.train.activation_checkpointing)
+        return add_adapter(
+            model, asked.adapter, checkpointed=bool(job.train.activation_checkpointing)
+        )
     return model
 
 

@@ -50,7 +50,7 @@ TRAINING: list[Row] = [
     (
         "offload_goes_with_its_stage",
         ZERO | {"train.deepspeed": {"stage": 3, "offload_parameters": True}},
-        ZERO | {"train.deepspeed": {"offload_parameters": True}},
+        ZERO | {"train.deepspeed": {"stage": 2, "offload_parameters": True}},
         "train.deepspeed.offload_parameters",
         "the stage is 2",
     ),

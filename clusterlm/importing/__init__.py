@@ -1,0 +1,1 @@
+"""Other tools' commands and files, turned into a job.yaml."""

@@ -1,0 +1,1 @@
+"""What a training will need: parameters, FLOPs, memory, time, disk. No torch."""
