@@ -20,6 +20,7 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import Train
 from clusterlm.train.deepspeed import zero_stage
+from clusterlm.train.fsdp import fsdp_fields
 
 # what the rest of this room relies on; a spec that sets one would be overruled in silence
 OURS = frozenset(
@@ -29,6 +30,8 @@ OURS = frozenset(
         "deepspeed",
         "disable_tqdm",
         "fp16",
+        "fsdp",
+        "fsdp_config",
         "load_best_model_at_end",
         "logging_nan_inf_filter",
         "output_dir",
@@ -62,6 +65,7 @@ def make_arguments(
         "use_cpu": on_cpu,
         "ddp_backend": "gloo" if on_cpu else None,
         "deepspeed": deepspeed,
+        **fsdp_fields(job, fields),
     }
     if job.train.activation_checkpointing:
         frozen_zero3 = job.model is not None and job.model.adapter is not None

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from clusterlm.errors import TrainError
 from clusterlm.train.checkpoints import CheckpointStore
+from clusterlm.train.fsdp import gather_on_save
 from clusterlm.train.group import Group
 
 Shapes = dict[str, tuple[int, ...]]
@@ -32,6 +33,7 @@ def save_final(trainer: Any, model_dir: Path, store: CheckpointStore, group: Gro
     if group.is_first:
         shutil.rmtree(aside, ignore_errors=True)
     group.barrier()
+    gather_on_save(trainer)
     trainer.save_model(str(aside))
     group.barrier()
     if group.is_first:

@@ -24,6 +24,7 @@ from clusterlm.train.checkpoints import CheckpointStore, checkpoint_step
 from clusterlm.train.clock import StartClock
 from clusterlm.train.deepspeed import choose_deepspeed, join_deepspeed
 from clusterlm.train.final import save_final
+from clusterlm.train.fsdp import refuse_unknown_layers, use_on_cpu
 from clusterlm.train.group import Group, join_group, leave_group
 from clusterlm.train.metrics import drop_lines_after
 from clusterlm.train.model import make_model
@@ -104,10 +105,12 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
     agreement = StopAgreement(session.stop, session.group)
     keep = job.train.keep_checkpoints
+    model = make_model(job, block_size=block_size(cache), tokenizer=tokenizer)
+    refuse_unknown_layers(job, model)
     trainer = BlockTrainer(
         store=CheckpointStore(rank.checkpoints, rank.attempt, keep, session.group),
         args=args,
-        model=make_model(job, block_size=block_size(cache), tokenizer=tokenizer),
+        model=model,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collate_blocks,
@@ -115,6 +118,8 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
         callbacks=[LossGuard(), SaveRhythm(), agreement, *make_recorder(session, args, len(train))],
     )
     trainer.remove_callback(PrinterCallback)
+    if on_cpu and job.train.strategy == "fsdp":
+        use_on_cpu(trainer)
     return trainer, agreement
 
 
