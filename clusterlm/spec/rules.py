@@ -164,7 +164,7 @@ def secrets_are_names(job: Job) -> Iterator[Problem]:
 
 def notes_on(job: Job) -> list[str]:
     """What is right and may still surprise; for the user to see, not to change."""
-    notes = rules_image.notes_on(job)
+    notes = [*rules_image.notes_on(job), *rules_strategy.notes_on(job)]
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
@@ -228,6 +228,5 @@ RULES: tuple[Rule, ...] = (
     (rules_files.tokenizer_exists, ("data",)),
     (rules_files.model_exists, ("model",)),
     (rules_files.block_fits_the_model, ("data", "model")),
-    (rules_files.deepspeed_json_agrees, ("train", "resources")),
     (rules_files.program_exists, ("train", "image")),
 )

@@ -58,6 +58,8 @@ def make_arguments(
     deepspeed: dict[str, Any] | None,
 ) -> TrainingArguments:
     """The arguments of this run, made before the model: stage 3 splits it while it is loaded."""
+    if on_cpu and job.train.precision == "fp16":
+        raise TrainError("train.precision: no CPU trains in fp16; write bf16 or fp32")
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     values = translate_train(job.train, fields, world_size=world_size, validates=validates)
     values |= {
@@ -85,6 +87,7 @@ def translate_train(
         **_optimisation(train, fields, world_size),
         **_rhythm(train, validates=validates),
         "bf16": train.precision == "bf16",
+        "fp16": train.precision == "fp16",
         "seed": train.seed,
         "data_seed": train.seed,
         # every weight is used in every step; searching for unused ones costs time

@@ -1,8 +1,8 @@
 """FSDP, version 2 (torch.distributed.fsdp.fully_shard), in the words of both transformers.
 
-- Checkpoints are sharded (torch.distributed.checkpoint): no rank ever holds the whole optimizer, and
-  any number of ranks can read them. The model at the end is gathered and written whole: with sharded
-  state dicts transformers writes nothing there (transformers #30491).
+- Checkpoints are sharded (torch.distributed.checkpoint): no rank ever holds the whole optimizer,
+  and any number of ranks can read them. The model at the end is gathered and written whole: with
+  sharded state dicts transformers writes nothing there (transformers #30491).
 - Activations are recomputed by transformers, not by accelerate's wrapper: that one (1.15) does not
   keep the random state, so dropout would draw anew, and it renames every weight.
 - accelerate (1.15) switches FSDP on for GPUs only; `use_on_cpu` does it for ranks on a CPU.

@@ -134,7 +134,8 @@ def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | N
 
 def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     """Its JSON, once it has joined the ranks; None with another strategy."""
-    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu)
+    say = session.progress.say
+    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu, say=say)
     if config is not None:
         text = "starting DeepSpeed (the first time on a machine it compiles a part of itself)"
         session.progress.show(text=text, now=True)

@@ -6,6 +6,13 @@ from tests.spec.conftest import Row
 
 SLURM_4 = {"cluster": "slurm", "resources": {"nodes": 4, "gpus_per_node": 8, "spares": 1}}
 ZERO = {"train.strategy": "deepspeed"}
+GPUS = {"resources": {"gpus_per_node": 2}}
+TWO = {"resources": {"processes_per_node": 2}}
+QUANTIZED = GPUS | {
+    "train.mode": "adapter",
+    "model.adapter": {"r": 8},
+    "model.quantization": "nf4",
+}
 
 TRAINING: list[Row] = [
     (
@@ -60,6 +67,83 @@ TRAINING: list[Row] = [
         ZERO | {"train.deepspeed": {"stage": 0, "offload_optimizer": True}},
         "train.deepspeed.offload_optimizer",
         "the stage is 0",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero.json"},
+        ZERO | {"train.deepspeed": "zero.json", "train.micro_batch_size": 2},
+        "train.deepspeed",
+        "train_micro_batch_size_per_gpu is 1 there, but 2 here",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "none.json"},
+        "train.deepspeed",
+        "there is no file",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "corpus/a.txt"},
+        "train.deepspeed",
+        "no JSON",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero3.json", "train.precision": "fp32"},
+        ZERO | {"train.deepspeed": "bf16.json", "train.precision": "fp32"},
+        "train.deepspeed",
+        "bf16.enabled is true there, but false here (train.precision is fp32)",
+    ),
+    (
+        "fsdp_goes_with_its_strategy",
+        TWO | {"train.strategy": "fsdp", "train.fsdp": {"shard": "gradients"}},
+        {"train.fsdp": {"shard": "full"}},
+        "train.fsdp",
+        "strategy is ddp; write train.strategy: fsdp",
+    ),
+    (
+        "fsdp_has_ranks_to_split_over",
+        TWO | {"train.strategy": "fsdp"},
+        {"train.strategy": "fsdp"},
+        "train.strategy",
+        "write ddp",
+    ),
+    (
+        "quantized_weights_are_not_split",
+        QUANTIZED | ZERO | {"train.deepspeed": {"stage": 2}},
+        QUANTIZED | ZERO | {"train.deepspeed": {"stage": 3}},
+        "model.quantization",
+        "{stage: 2}",
+    ),
+    (
+        "quantized_weights_are_not_split",
+        QUANTIZED,
+        QUANTIZED | {"train.strategy": "fsdp"},
+        "model.quantization",
+        "fsdp",
+    ),
+    (
+        "fp16_has_a_gpu",
+        GPUS | {"train.precision": "fp16"},
+        {"train.precision": "fp16"},
+        "train.precision",
+        "write bf16 or fp32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.precision": "fp16", "model.dtype": "float32"},
+        GPUS | {"train.precision": "fp16", "model.dtype": "bfloat16"},
+        "model.dtype",
+        "write float32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.strategy": "fsdp"},
+        GPUS | {"train.strategy": "fsdp", "train.precision": "fp16"},
+        "train.precision",
+        "write bf16",
     ),
     (
         "global_batch_adds_up",
