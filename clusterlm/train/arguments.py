@@ -61,7 +61,8 @@ def make_arguments(
     if on_cpu and job.train.precision == "fp16":
         raise TrainError("train.precision: no CPU trains in fp16; write bf16 or fp32")
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    values = translate_train(job.train, fields, world_size=world_size, validates=validates)
+    accumulation = accumulation_steps(job, world_size)
+    values = translate_train(job.train, fields, accumulation=accumulation, validates=validates)
     values |= {
         "output_dir": str(output_dir),
         "use_cpu": on_cpu,
@@ -80,11 +81,11 @@ def make_arguments(
 
 
 def translate_train(
-    train: Train, fields: Set[str], *, world_size: int, validates: bool
+    train: Train, fields: Set[str], *, accumulation: int, validates: bool
 ) -> dict[str, Any]:
     """Our keys in the words of the installed TrainingArguments, further keys behind them."""
     values = {
-        **_optimisation(train, fields, world_size),
+        **_optimisation(train, fields, accumulation),
         **_rhythm(train, validates=validates),
         "bf16": train.precision == "bf16",
         "fp16": train.precision == "fp16",
@@ -108,20 +109,28 @@ def translate_train(
     return values | further
 
 
-def accumulation_steps(train: Train, world_size: int) -> int:
-    """Forward passes of a rank per optimizer step."""
-    if train.gradient_accumulation is not None:
-        return train.gradient_accumulation
-    if train.global_batch_size is None:
-        return 1
-    per_pass = train.micro_batch_size * world_size
-    steps, rest = divmod(train.global_batch_size, per_pass)
-    if rest or not steps:
+def accumulation_steps(job: Job, world_size: int) -> int:
+    """Forward passes of a rank per optimizer step.
+
+    On another number of ranks than the job asks for (`recovery.min_nodes`) so many that a step
+    takes as many blocks as it would there; where that does not come out even, the nearest number.
+
+    Raises:
+        TrainError: global_batch_size is written, and cannot be kept.
+    """
+    train = job.train
+    if world_size == job.resources.world_size and train.global_batch_size is None:
+        return job.gradient_accumulation
+    total, per_pass = job.global_batch_size, train.micro_batch_size * world_size
+    if train.global_batch_size is not None:
+        total = train.global_batch_size
+    steps, rest = divmod(total, per_pass)
+    if train.global_batch_size is not None and (rest or not steps):
         raise TrainError(
-            f"train.global_batch_size {train.global_batch_size} is no multiple of micro_batch_size "
+            f"train.global_batch_size {total} is no multiple of micro_batch_size "
             f"{train.micro_batch_size} x {world_size} ranks = {per_pass}"
         )
-    return steps
+    return max(1, round(total / per_pass))
 
 
 def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed: Version) -> bool:
@@ -140,11 +149,11 @@ def checkpointing_fields(fields: Set[str], *, reentrant: bool) -> dict[str, Any]
     return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
 
 
-def _optimisation(train: Train, fields: Set[str], world_size: int) -> dict[str, Any]:
+def _optimisation(train: Train, fields: Set[str], accumulation: int) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": train.micro_batch_size,
         "per_device_eval_batch_size": train.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(train, world_size),
+        "gradient_accumulation_steps": accumulation,
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
         "learning_rate": train.learning_rate,

@@ -110,7 +110,6 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._pace.resume()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress.say(f"saved checkpoint-{state.global_step}")
         self._pace.resume()
 
     def _record_step(self, step: int, total: int, logs: dict[str, Any], seen: int) -> None:

@@ -24,8 +24,13 @@ from clusterlm.node.files import write_json
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.train.rank import Rank
+from clusterlm.train.universal import is_universal
 
 GATHER_KEY = "stage3_gather_16bit_weights_on_model_save"
+BATCH_KEYS = (
+    *("train_batch_size", "train_micro_batch_size_per_gpu"),
+    "gradient_accumulation_steps",
+)
 HOST = {"device": "cpu", "pin_memory": True}
 
 
@@ -42,7 +47,7 @@ def choose_deepspeed(
         config, completed = complete_own_json(read_own_json(path), on_cpu=on_cpu)
         for key in completed:
             say(f"{Path(asked).name}: {key} is set for this run")
-        return config
+        return config | _universal(rank)
     stage = choose_stage(asked, job)
     # with weights on the host there is nothing to keep on the node's GPUs
     several_nodes = rank.world_size > rank.local_world_size > 1 and not on_cpu
@@ -55,7 +60,11 @@ def choose_deepspeed(
     )
     if rank.is_first:
         write_json(rank.run.deepspeed, config)
-    return config
+    return config | _universal(rank)
+
+
+def _universal(rank: Rank) -> dict[str, Any]:
+    return {"checkpoint": {"load_universal": True}} if is_universal(rank.resume_from) else {}
 
 
 def choose_stage(asked: DeepSpeed, job: Job) -> int:
@@ -99,6 +108,8 @@ def complete_own_json(config: dict[str, Any], *, on_cpu: bool) -> tuple[dict[str
     config = dict(config)
     zero = dict(config.get("zero_optimization") or {})
     completed = []
+    # they agree with the job (`spec/rules_strategy.py`), which may run on fewer ranks than it asks
+    config |= {key: "auto" for key in BATCH_KEYS if key in config}
     if on_cpu and (config.get("fp16") or {}).get("enabled") is True:
         raise TrainError(
             "train.deepspeed: the JSON has fp16.enabled: true, and no CPU trains in fp16; "

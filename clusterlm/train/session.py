@@ -32,8 +32,10 @@ from clusterlm.train.opened import block_size, open_same_cache
 from clusterlm.train.pace import Pace
 from clusterlm.train.progress import Progress
 from clusterlm.train.rank import Rank, trains_on_cpu
+from clusterlm.train.resume import RECORD, Batch, changes, go_on
 from clusterlm.train.stop import StopRequest
 from clusterlm.train.trainer import BlockTrainer, trust_own_checkpoints
+from clusterlm.train.universal import suit_checkpoint
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def train_model(job: Job, rank: Rank, stop: StopRequest, clock: StartClock) -> b
     group = join_group(on_cpu=on_cpu, local_rank=rank.local_rank)
     clock.mark("process group")
     cache = open_same_cache(rank, group)
+    rank = suit_checkpoint(rank, progress)
     session = Session(job, rank, group, cache, stop, clock, progress)
     clock.mark("data")
     trainer, agreement = make_trainer(session, on_cpu=on_cpu)
@@ -71,6 +74,7 @@ def train_model(job: Job, rank: Rank, stop: StopRequest, clock: StartClock) -> b
         progress.say(f"model saved in {rank.model_dir}")
         progress.show(text="done", now=True)
     # rank 0 may still be sealing the last checkpoint: nobody leaves before
+    trainer.store.finish()
     group.barrier()
     leave_group()
     return finished
@@ -104,11 +108,10 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     session.progress.show(text="loading model", now=True)
     tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
     agreement = StopAgreement(session.stop, session.group)
-    keep = job.train.keep_checkpoints
     model = make_model(job, block_size=block_size(cache), tokenizer=tokenizer)
     refuse_unknown_layers(job, model)
     trainer = BlockTrainer(
-        store=CheckpointStore(rank.checkpoints, rank.attempt, keep, session.group),
+        store=make_store(session, place_data(session, args, train)),
         args=args,
         model=model,
         train_dataset=train,
@@ -121,6 +124,32 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     if on_cpu and job.train.strategy == "fsdp":
         use_on_cpu(trainer)
     return trainer, agreement
+
+
+def place_data(session: Session, args: TrainingArguments, train: BlockDataset) -> Batch:
+    """Begin the data where the checkpoint stands, also when a step takes more or fewer blocks."""
+    now, resume_from = Batch.of(args, session.rank.world_size), session.rank.resume_from
+    if resume_from is None:
+        return now
+    before = Batch.read(resume_from)
+    for line in changes(now, before):
+        session.progress.say(line)
+    now = go_on(now, before, step=checkpoint_step(resume_from), num_blocks=len(train))
+    train.order.moved = now.moved
+    return now
+
+
+def make_store(session: Session, batch: Batch) -> CheckpointStore:
+    """Where checkpoints go; each is told when it is sealed."""
+    return CheckpointStore(
+        session.rank.checkpoints,
+        session.rank.attempt,
+        session.job.train.keep_checkpoints,
+        session.group,
+        in_background=session.job.train.save_in_background,
+        notes={RECORD: batch.to_json()},
+        report=lambda saved: session.progress.say(saved.words),
+    )
 
 
 def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | None]:
