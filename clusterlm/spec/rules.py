@@ -96,15 +96,23 @@ def local_is_one_node(job: Job) -> Iterator[Problem]:
 
 
 def min_nodes_can_be_kept(job: Job) -> Iterator[Problem]:
-    """Fewer nodes than asked for, and only where a checkpoint does not depend on their number."""
+    """Fewer nodes than asked for, and a batch that each number of them can make."""
     fewest, nodes = job.recovery.min_nodes, job.resources.nodes
     if fewest is None:
         return
     if fewest > nodes:
         yield Problem("recovery.min_nodes", f"{fewest} is more than resources.nodes, {nodes}")
-    elif fewest < nodes and job.train.strategy == "deepspeed":
-        message = f"a DeepSpeed checkpoint has one part per rank; write {nodes}, or strategy: ddp"
-        yield Problem("recovery.min_nodes", message)
+    total, ranks = job.train.global_batch_size, job.resources.ranks_per_node
+    for count in range(fewest, nodes) if total and job.train.command is None else ():
+        step = count * ranks * job.train.micro_batch_size
+        if total % step:
+            message = (
+                f"on {times(count, 'node')} train.global_batch_size {total} is no multiple of "
+                f"micro_batch_size {job.train.micro_batch_size} x ranks {count * ranks} = {step}; "
+                "write a batch that is, or write gradient_accumulation instead of it"
+            )
+            yield Problem("recovery.min_nodes", message)
+            return
 
 
 def gpus_serve_all_processes(job: Job) -> Iterator[Problem]:

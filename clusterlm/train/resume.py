@@ -76,7 +76,7 @@ def go_on(now: Batch, before: Batch | None, *, step: int, num_blocks: int) -> Ba
 
 def changes(now: Batch, before: Batch | None) -> Iterator[str]:
     """What is another since the checkpoint was made, in words for the log."""
-    if before is None or now.ranks == before.ranks == 0:
+    if before is None:
         return
     if now.ranks != before.ranks:
         yield f"the checkpoint was made by {before.ranks} ranks, now there are {now.ranks}"
@@ -88,9 +88,7 @@ def changes(now: Batch, before: Batch | None) -> Iterator[str]:
             "learning rate was chosen for the other size; the data goes on where it stood"
         )
     elif now.gradient_accumulation != before.gradient_accumulation:
-        yield f"a step still takes {new} blocks: each rank makes {_passes(now)} instead of " + str(
-            before.gradient_accumulation
-        )
+        yield f"a step still takes {new} blocks: each rank makes {_passes(now)} of it"
 
 
 def _passes(batch: Batch) -> str:

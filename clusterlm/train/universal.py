@@ -1,8 +1,8 @@
 """A DeepSpeed checkpoint for another number of ranks.
 
-Under ZeRO each rank writes its part of the optimizer, and only as many ranks can read them. DeepSpeed
-can cut the parts anew (`ds_to_universal`): one file for each weight, which any number of ranks loads
-with `checkpoint.load_universal`. Here that is done by itself, at the start of an attempt:
+Under ZeRO each rank writes its part of the optimizer, and only as many ranks can read them.
+DeepSpeed can cut the parts anew (`ds_to_universal`): one file for each weight, which any number of
+ranks loads with `checkpoint.load_universal`. Here that is done at the start of an attempt:
 
     rank 0      checkpoint-50/ -> .universal-50.making/ -> sealed, renamed to universal-50/
     the others  look for it every second; no collective, for one has a time limit
@@ -76,7 +76,7 @@ def num_parts(checkpoint: Path) -> int:
 def is_made(made: Path, checkpoint: Path) -> bool:
     """Whether `made` is whole and was made of this very checkpoint."""
     source = read_json(made / SOURCE) or {}
-    return source.get("manifest") == _digest(checkpoint) and _is_whole(made)
+    return source.get("manifest") == _digest(checkpoint) and verify(made, full=False) is None
 
 
 def make_universal(checkpoint: Path, made: Path, *, attempt: int) -> None:
@@ -130,8 +130,3 @@ def _digest(checkpoint: Path) -> str:
         return hashlib.sha256((checkpoint / MANIFEST).read_bytes()).hexdigest()
     except FileNotFoundError:
         return ""
-
-
-def _is_whole(made: Path) -> bool:
-    # its name does not begin as a checkpoint's, so only the files are compared
-    return verify(made, full=False) is None
