@@ -30,6 +30,7 @@ def add_adapter(model: nn.Module, adapter: Adapter, *, checkpointed: bool) -> An
         r=adapter.r,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
+        use_dora=adapter.method == "dora",
         target_modules=adapter.target_modules,
         modules_to_save=adapter.modules_to_save or None,
         task_type="CAUSAL_LM",

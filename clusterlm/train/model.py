@@ -46,6 +46,10 @@ def make_model(job: Job, *, block_size: int, tokenizer: Any) -> Any:
         return add_adapter(
             model, asked.adapter, checkpointed=bool(job.train.activation_checkpointing)
         )
+    if job.train.mode == "embeddings":
+        model.requires_grad_(False)
+        for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+            part.requires_grad_(True)
     return model
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from clusterlm.data.preprocess import preprocess
 from clusterlm.spec.data import Data
+from tests.train import forked
 from tests.train.launching import TINY, Run
 
 BLOCK_SIZE = 32
@@ -40,6 +41,12 @@ def make_run(tmp_path: Path, cache: Path) -> Callable[..., Run]:
         return Run(tmp_path / name, cache, **values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[forked.Forks]:
+    """The process that ranks are forked from."""
+    yield from forked.forks()
 
 
 @pytest.fixture(scope="session")
