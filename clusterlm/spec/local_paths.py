@@ -2,9 +2,8 @@
 
 What a job holds then means the same from every folder and node, so spec.json can stand alone. A
 name that may be a hub id (tokenizer.name, model.name) is a path when it begins with ./ ../ / or ~,
-or when a folder of that name is there. A converter that lies beside the YAML becomes
-`/folder/conv.py:function`; any other is a function of an installed package and stays as it is. So is
-a model's class.
+or when a folder of that name is there. A converter or a model's class that lies beside the YAML
+becomes `/folder/conv.py:function`; any other is of an installed package and stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user's own Python file defines, read and never run; for rules about converters and classes."""
+"""What a user's own Python file defines, read and never run; for converters and classes."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
 the data stand in `rules_data.py`, about the training in `rules_training.py`, about the image in
-`rules_image.py`, about what of a model is trained in `rules_modes.py`, those that look at the disk in
-`rules_files.py`.
+`rules_image.py`, about what of a model is trained in `rules_modes.py`, those that look at the disk
+in `rules_files.py`.
 """
 
 from __future__ import annotations

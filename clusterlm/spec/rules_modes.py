@@ -1,4 +1,4 @@
-"""Rules about what of the model is trained: modes, adapters, quantization; collected in `rules.py`."""
+"""Rules about what of a model is trained: modes, adapters, bits; collected in `rules.py`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def adapter_has_a_trained_base(job: Job) -> Iterator[Problem]:
 
 
 def trainable_goes_with_its_mode(job: Job) -> Iterator[Problem]:
-    """mode partial and the patterns, both or neither."""
+    """Mode partial and the patterns, both or neither."""
     mode, patterns = job.train.mode, job.train.trainable
     if mode == "partial" and not patterns and job.train.command is None:
         message = 'is empty, and mode partial trains what it names; write ["*.layers.3.*"]'
@@ -152,7 +152,7 @@ def quantization_goes_with_an_adapter(job: Job) -> Iterator[Problem]:
 
 
 def splits_weights(job: Job) -> bool:
-    """Whether the job says so itself; stage auto and an own JSON are seen when the model is made."""
+    """Whether the job says so; stage auto and an own JSON are seen when the model is made."""
     if job.train.strategy == "fsdp":
         return True
     zero = job.train.deepspeed

@@ -93,7 +93,7 @@ def refuse_split_weights(adapter: Adapter, tokens: Sequence[int]) -> None:
         )
     if tokens:
         raise TrainError(
-            f"model.adapter.trainable_tokens: single rows of the embedding cannot be trained {where}"
+            f"model.adapter.trainable_tokens: single rows of an embedding cannot be trained {where}"
         )
 
 
@@ -181,7 +181,7 @@ def _supported(settings: dict[str, Any]) -> dict[str, Any]:
     optional = {"ensure_weight_tying"}
     if missing := sorted(set(settings) - known - optional):
         raise TrainError(
-            f"model.adapter: peft {peft.__version__} cannot do {', '.join(missing)}; use a newer one"
+            f"model.adapter: peft {peft.__version__} knows no {', '.join(missing)}; use a newer one"
         )
     return {key: value for key, value in settings.items() if key in known}
 

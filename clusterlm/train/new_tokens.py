@@ -2,17 +2,20 @@
 
 `new` are the entries of the data's tokenizer that the model did not know. That is seen from the
 model's own tokenizer: its entries must have the same ids in the data's, and what comes behind them
-is new. A model without one tells by its rows, where the tokenizer has more entries. Everything else
-would be a guess, and a guess would train nothing, or the wrong rows.
+is new. A model that was resized to the tokenizer (`model.vocab: resize`) says where the new rows
+begin. A model without a tokenizer tells by its rows, where the data's has more entries. Everything
+else would be a guess, and a guess would train nothing, or the wrong rows.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
 from clusterlm.errors import TrainError
+from clusterlm.node.files import read_json
 from clusterlm.spec.model import Model
 
 PLACE = "model.adapter.trainable_tokens"
@@ -44,6 +47,10 @@ def num_rows(model: Any) -> int:
 
 
 def _new(asked: Model, tokenizer: Any) -> range:
+    # what the data phase left beside a model that it resized
+    resized = (read_json(Path(asked.name or "") / "DONE") or {}).get("num_old")
+    if isinstance(resized, int) and resized < len(tokenizer):
+        return range(resized, len(tokenizer))
     own = _own_vocabulary(asked)
     if own is None:
         first = _own_rows(asked)
