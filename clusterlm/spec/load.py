@@ -1,7 +1,7 @@
 """job.yaml -> Job, or every mistake in it at once.
 
-    text -> values with lines -> --set -> old names -> absolute paths -> what a DeepSpeed JSON says
-         -> sections -> rules
+    text -> values with lines -> --set -> old names -> absolute paths, small files read -> what a
+         DeepSpeed JSON says -> sections -> rules
 
 A section with a mistake does not keep the others from being checked: only the rules that read it
 are left out.
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 from clusterlm.spec.deepspeed_json import follow_json
 from clusterlm.spec.document import Document, NotYaml, read_document
+from clusterlm.spec.inlined import inline_patterns
 from clusterlm.spec.job import Job, build_validators
 from clusterlm.spec.local_paths import make_paths_absolute
 from clusterlm.spec.mistakes import problems_of
@@ -71,6 +72,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
     set_places, problems = apply_overrides(document.values, overrides)
     notes = _translate(document.values)
     bad_paths = make_paths_absolute(document.values, str(path.parent))
+    bad_paths += inline_patterns(document.values)
     if isinstance(train := document.values.get("train"), dict):
         notes += follow_json(train)
     job, mistakes = _check(document.values, {p.where.partition(".")[0] for p in bad_paths})

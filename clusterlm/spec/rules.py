@@ -3,7 +3,8 @@
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
 the data stand in `rules_data.py`, about the training in `rules_training.py`, about the image in
-`rules_image.py`, those that look at the disk in `rules_files.py`.
+`rules_image.py`, about what of a model is trained in `rules_modes.py`, those that look at the disk
+in `rules_files.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from clusterlm.spec import (
     rules_files,
     rules_image,
     rules_model,
+    rules_modes,
     rules_speed,
     rules_strategy,
     rules_training,
@@ -172,7 +174,8 @@ def secrets_are_names(job: Job) -> Iterator[Problem]:
 
 def notes_on(job: Job) -> list[str]:
     """What is right and may still surprise; for the user to see, not to change."""
-    notes = [*rules_image.notes_on(job), *rules_strategy.notes_on(job)]
+    parts = (rules_image, rules_strategy, rules_modes)
+    notes = [note for part in parts for note in part.notes_on(job)]
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
@@ -200,6 +203,7 @@ Rule = tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]]
 RULES: tuple[Rule, ...] = (
     *rules_training.RULES,
     *rules_model.RULES,
+    *rules_modes.RULES,
     *rules_strategy.RULES,
     *rules_speed.RULES,
     (cluster_is_known, ("cluster",)),

@@ -16,6 +16,7 @@ from clusterlm.errors import Problem
 from clusterlm.spec.base import HUB_NAME
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES, is_file, is_inline
 from clusterlm.spec.job import Job
+from clusterlm.spec.python_files import definition_problem, is_installed
 from clusterlm.spec.rules_data import named_sources
 from clusterlm.spec.sources import CustomSource
 from clusterlm.spec.wording import did_you_mean, shown
@@ -74,12 +75,12 @@ def converters_exist(job: Job) -> Iterator[Problem]:
             continue
         module, _, name = source.converter.rpartition(":" if ":" in source.converter else ".")
         if os.path.isabs(module):
-            message = _function_problem(module, name)
+            message = definition_problem(module, name, "function")
         elif not module or source.converter.endswith(".py"):
             file = source.converter if source.converter.endswith(".py") else "conv.py"
             found = shown(source.converter)
             message = f"{found} is no function of a file or module; write {file}:function"
-        elif is_here and not _is_installed(module.partition(".")[0]):
+        elif is_here and not is_installed(module.partition(".")[0]):
             file = f"{module.replace('.', '/')}.py"
             message = f"there is no {file} beside the YAML, and no package of that name"
         else:
@@ -87,55 +88,6 @@ def converters_exist(job: Job) -> Iterator[Problem]:
             continue
         if message:
             yield Problem(f"{where}.converter", message)
-
-
-def _function_problem(path: str, name: str) -> str | None:
-    import ast  # few jobs have a converter
-
-    if not os.path.isfile(path):
-        return f"there is no file {shown(path)}"
-    try:
-        tree = ast.parse(Path(path).read_bytes())
-    except (OSError, SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        place = f"{os.path.basename(path)}, line {line}" if line else os.path.basename(path)
-        return f"{shown(place)} cannot be read as Python"
-    names = _defined(tree)
-    if name in names:
-        return None
-    file = shown(os.path.basename(path))
-    return f"{file} has no function {shown(name)}; {did_you_mean(name, names)}"
-
-
-def _defined(tree: Any) -> list[str]:
-    """Names that a module defines or imports at its top level, also within `if` and `try`."""
-    import ast
-
-    names: dict[str, None] = {}
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop(0)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names[node.name] = None
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            for alias in node.names:
-                names[alias.asname or alias.name.partition(".")[0]] = None
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name))
-        else:
-            for part in ("body", "orelse", "finalbody", "handlers"):
-                waiting += getattr(node, part, [])
-    return list(names)
-
-
-def _is_installed(package: str) -> bool:
-    from importlib.util import find_spec  # finds, and imports nothing of it
-
-    try:
-        return find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def tokenizer_exists(job: Job) -> Iterator[Problem]:

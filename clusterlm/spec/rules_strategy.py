@@ -48,19 +48,6 @@ def offload_goes_with_its_stage(job: Job) -> Iterator[Problem]:
         yield Problem("train.deepspeed.offload_optimizer", message)
 
 
-def quantized_weights_are_not_split(job: Job) -> Iterator[Problem]:
-    """Quantized weights are not split: bitsandbytes keeps the scales of 4 and 8 bits apart."""
-    train, model = job.train, job.model
-    if model is None or model.quantization is None or train.command is not None:
-        return
-    if train.strategy == "fsdp":
-        message = "cannot be split by fsdp; write strategy: ddp, or deepspeed with stage 2"
-        yield Problem("model.quantization", message)
-    elif zero_stage(job) == 3:
-        message = "cannot be split by ZeRO stage 3; write train.deepspeed: {stage: 2}, or ddp"
-        yield Problem("model.quantization", message)
-
-
 def fp16_has_a_gpu(job: Job) -> Iterator[Problem]:
     """No CPU trains in it."""
     if job.train.precision == "fp16" and not job.resources.gpus_per_node and not job.train.command:
@@ -78,17 +65,6 @@ def fp16_scales_float32(job: Job) -> Iterator[Problem]:
     if job.train.strategy == "ddp" and job.model and job.model.dtype == "bfloat16":
         message = "fp16 arithmetic scales the gradients of float32 weights; write float32"
         yield Problem("model.dtype", message)
-
-
-def zero_stage(job: Job) -> int | None:
-    """The stage that is asked for; None where it is found at the start, or without DeepSpeed."""
-    zero = job.train.deepspeed
-    if job.train.strategy != "deepspeed" or zero is None:
-        return None
-    if isinstance(zero, DeepSpeed):
-        return None if zero.stage == "auto" else zero.stage
-    stage = value_at(read_deepspeed_json(zero) or {}, "zero_optimization.stage")
-    return stage if isinstance(stage, int) else 0
 
 
 def deepspeed_json_agrees(job: Job) -> Iterator[Problem]:
@@ -136,7 +112,6 @@ RULES: tuple[tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]], ...] = 
     (fsdp_goes_with_its_strategy, ("train",)),
     (fsdp_has_ranks_to_split_over, ("train", "resources")),
     (offload_goes_with_its_stage, ("train",)),
-    (quantized_weights_are_not_split, ("train", "model")),
     (fp16_has_a_gpu, ("train", "resources")),
     (fp16_scales_float32, ("train", "model")),
     (deepspeed_json_agrees, ("train", "resources")),

@@ -120,6 +120,10 @@ class BlockDataset(Dataset[Sample]):
             self._ahead.announce(indices)
         return self._blocks.batch(indices)
 
+    def batch(self, indices: Sequence[int]) -> Sample:
+        """A micro batch outside the order of training; nothing is read ahead for it."""
+        return self._blocks.batch(indices)
+
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers through accelerate's loader before an epoch is read."""
         self.order.epoch = epoch
@@ -139,6 +143,13 @@ def widen_ids(batch_BT: dict[str, Any]) -> dict[str, Any]:
         name: value.long() if getattr(value, "dtype", None) == torch.int32 else value
         for name, value in batch_BT.items()
     }
+
+
+def first_batches(dataset: BlockDataset, size: int, num_blocks: int = 64) -> list[Batch]:
+    """Batches of the first blocks in the order of training, the same on every rank."""
+    indices = [int(index) for index in dataset.order.permutation()[:num_blocks]]
+    batches = [dataset.batch(indices[at : at + size]) for at in range(0, len(indices), size)]
+    return [widen_ids(collate_blocks(batch)) for batch in batches]
 
 
 def count_tokens(step: int, *, num_blocks: int, blocks_per_step: int, block_size: int) -> int:

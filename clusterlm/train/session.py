@@ -18,7 +18,7 @@ from clusterlm.data.cache import Cache
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.train.arguments import make_arguments
-from clusterlm.train.blocks import BlockDataset, collate_blocks, count_tokens
+from clusterlm.train.blocks import BlockDataset, collate_blocks, count_tokens, first_batches
 from clusterlm.train.callbacks import LossGuard, NothingLeft, Recorder, SaveRhythm, StopAgreement
 from clusterlm.train.checkpoints import CheckpointStore, checkpoint_step
 from clusterlm.train.clock import StartClock
@@ -109,7 +109,14 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     session.progress.show(text="loading model", now=True)
     tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
     agreement = StopAgreement(session.stop, session.group)
-    model = make_model(job, block_size=block_size(cache), tokenizer=tokenizer)
+    model = make_model(
+        job,
+        block_size=block_size(cache),
+        tokenizer=tokenizer,
+        on_cpu=on_cpu,
+        say=session.progress.say,
+        sample=partial(first_batches, train, job.train.micro_batch_size),
+    )
     refuse_unknown_layers(job, model)
     trainer = BlockTrainer(
         store=make_store(session, place_data(session, args, train)),
