@@ -1,7 +1,7 @@
 """What the plan predicts against what torch's CPU allocator held at most, in real trainings.
 
 Each training runs under torchrun as on a node, with a few steps. The profiler reports every
-allocation and every free of torch's CPU allocator, and their highest sum is the peak; what the whole
+allocation and every free of torch's CPU allocator; their highest sum is the peak. What the whole
 process grew by is shown beside it.
 
     python -m benchmarks.memory

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.memory import ADAPTER, ZERO2, job_of, measure, predict, prepare
 
-pytestmark = pytest.mark.slow
+# a busy machine takes minutes for two ranks
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
