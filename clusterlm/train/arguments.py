@@ -56,7 +56,9 @@ def make_arguments(
 ) -> TrainingArguments:
     """The arguments of this run, made before the model: stage 3 splits it while it is loaded."""
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    values = translate_train(job.train, fields, world_size=world_size, validates=validates)
+    values = translate_train(
+        job.train, fields, world_size=world_size, validates=validates, run_name=job.name
+    )
     values |= {
         "output_dir": str(output_dir),
         "use_cpu": on_cpu,
@@ -74,7 +76,7 @@ def make_arguments(
 
 
 def translate_train(
-    train: Train, fields: Set[str], *, world_size: int, validates: bool
+    train: Train, fields: Set[str], *, world_size: int, validates: bool, run_name: str | None = None
 ) -> dict[str, Any]:
     """Our keys in the words of the installed TrainingArguments, further keys behind them."""
     values = {
@@ -88,6 +90,7 @@ def translate_train(
         # blocks carry position_ids that a model's signature may not name
         "remove_unused_columns": False,
         "report_to": "none",
+        "run_name": run_name,
         "disable_tqdm": True,
         "log_level": "warning",
     }
@@ -166,6 +169,7 @@ def _rhythm(train: Train, *, validates: bool) -> dict[str, Any]:
         "save_steps": train.save_steps,
         "save_total_limit": None,
         "eval_strategy": "steps" if validates else "no",
+        "eval_on_start": train.eval_on_start and validates,
         "eval_steps": (train.eval_steps or train.save_steps) if validates else None,
         # logits of a whole evaluation do not fit into memory
         "prediction_loss_only": True,

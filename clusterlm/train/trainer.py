@@ -1,6 +1,8 @@
 """transformers' Trainer with some things changed.
 
 the order of the blocks    is ours
+what is logged             has the figures of a Meter beside the loss
+an evaluation              is exact: sums over the labels of all ranks (train/evaluation.py)
 a save                     goes through a CheckpointStore
 the loss                   where sources have role weights, a mean weighted by them
 no cache of keys           with one, attention would cross documents
@@ -10,29 +12,36 @@ no cache of keys           with one, attention would cross documents
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import transformers.trainer
 import transformers.trainer_utils
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from clusterlm.data.blocks import IGNORE_INDEX
 from clusterlm.train.blocks import widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
+from clusterlm.train.evaluate import Sums
+from clusterlm.train.evaluation import Share, metrics_of, score_share, share_of
+from clusterlm.train.meter import Meter
 
 
 class BlockTrainer(Trainer):  # type: ignore[misc]
     """Trains on a `BlockDataset` and saves through a `CheckpointStore`."""
 
-    def __init__(self, *, store: CheckpointStore, **trainer: Any) -> None:
+    def __init__(
+        self, *, store: CheckpointStore, meter: Meter | None = None, **trainer: Any
+    ) -> None:
         config = getattr(trainer.get("model"), "config", None)
         keeps_keys = getattr(config, "use_cache", None)
         super().__init__(**trainer)
         self.store = store
+        self.meter = meter
         self.weighs_labels = bool(getattr(self.train_dataset, "has_weights", False))
         if self.weighs_labels:
             # whether the loss is divided by all labels of a step is decided here, not by the model
@@ -75,6 +84,54 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
             # DeepSpeed has them in the type of the model now, which is too coarse for a sum
             prepared["loss_weights"] = inputs["loss_weights"].to(self.args.device)
         return prepared
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *count: Any) -> Any:
+        """The micro batches of a step; the meter looks at them as they come."""
+        watched = self.meter.watch(epoch_iterator) if self.meter else epoch_iterator
+        return super().get_batch_samples(watched, *count)
+
+    def log(self, logs: dict[str, Any], *start_time: Any) -> None:
+        """Log the loss with what was measured since the line before; on all ranks."""
+        if self.meter is not None and "loss" in logs:
+            logs |= self.meter.take(self.state.global_step)
+        super().log(logs, *start_time)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """This rank's share of the blocks; never prepared by accelerate, which doubles some."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(
+            dataset,
+            batch_sampler=self._eval_share(dataset).batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+        )
+
+    def evaluation_loop(
+        self, dataloader: Any, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """The exact loss, perplexity and token accuracy over all labels of all ranks."""
+        model = self.model
+        if not self.accelerator._models:
+            model = self.accelerator.prepare_model(model, evaluation_mode=True)
+        for part in (model, self.optimizer):
+            # an optimizer has one where it trains without a schedule
+            if hasattr(part, "eval"):
+                part.eval()
+        sums = score_share(
+            model,
+            dataloader,
+            num_real=self._eval_share(dataloader.dataset).num_real,
+            prepare=self._prepare_inputs,
+            precision=self.compute_loss_context_manager,
+        )
+        found = metrics_of(Sums.unpacked(self.accelerator.reduce(sums, reduction="sum")))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))
+
+    def _eval_share(self, dataset: Any) -> Share:
+        place = {"rank": self.args.process_index, "ranks": self.args.world_size}
+        return share_of(len(dataset), self.args.eval_batch_size, **place)
 
     # transformers tells documents apart by their positions only where no keys are kept for later;
     # 4.57 keeps them unless told otherwise, and so may who uses the trained model
