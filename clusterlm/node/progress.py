@@ -27,6 +27,8 @@ from clusterlm.node.files import has_appeared, read_json, write_json
 from clusterlm.node.records import Progress
 
 REPORT_EVERY_S = 1.0
+HIGH_WAIT = 0.1
+"""Share of the time; from here on waiting for data is worth a word."""
 
 _last_report = float("-inf")
 

@@ -7,6 +7,7 @@ the true mean of the time between them and costs two calls a log line. Without N
 
 from __future__ import annotations
 
+import importlib
 import resource
 import time
 from collections.abc import Callable
@@ -68,8 +69,7 @@ class PowerMeter:
 
 def _nvml_meter() -> Callable[[], int] | None:
     try:
-        import pynvml
-
+        pynvml = importlib.import_module("pynvml")
         pynvml.nvmlInit()
         # CUDA_VISIBLE_DEVICES renumbers the devices; the UUID stays
         uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)

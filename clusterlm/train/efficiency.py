@@ -3,9 +3,10 @@
     MFU   the FLOPs that the model needs for the tokens that are no padding / those the GPU could do
     HFU   what is really computed: padding and recomputed activations too
 
-FLOPs of a token come from the config (`plan.flops`), never from the parameters that an engine holds:
-under ZeRO-3 these are a part. Attention counts once for what the causal mask leaves; frozen weights
-have no gradient. Peak FLOPs are the dense ones of the data sheet; unknown devices give no share.
+FLOPs of a token come from the config (`plan.flops`), never from the parameters that an engine
+holds: under ZeRO-3 these are a part. Attention counts once for what the causal mask leaves; frozen
+weights have no gradient. Peak FLOPs are the dense ones of the data sheet; unknown devices give no
+share.
 """
 
 from __future__ import annotations

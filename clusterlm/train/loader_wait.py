@@ -43,6 +43,6 @@ class LoaderWait:
     def _queue_end(self) -> Any:
         if not self._on_gpu:
             return None
-        event = torch.cuda.Event()
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event

@@ -10,13 +10,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from clusterlm.node.files import append_json
+from clusterlm.node.progress import HIGH_WAIT
 from clusterlm.train.clock import StartClock
 from clusterlm.train.metrics import evaluation_line, numbers, training_line
 from clusterlm.train.progress import Progress
 from clusterlm.train.spikes import Spikes
-
-HIGH_WAIT = 0.1
-"""Share of the time; from here on waiting for data is worth a word."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]

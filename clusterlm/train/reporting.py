@@ -1,4 +1,4 @@
-"""`train.report_to`: wandb, tensorboard or another tracker of transformers, set up before the model.
+"""`train.report_to`: wandb, tensorboard or another tracker, set up before the model is loaded.
 
 A package that is missing is said in the first second. For wandb all attempts of a run are one run
 there: its id comes from the name and the birth of our run, so a resume goes on with the curves.
@@ -63,7 +63,8 @@ def tracker_environment(
         job_name: the project's name where none is given.
         environ: of this process.
     """
-    asked, values = trackers(report_to), {}
+    asked = trackers(report_to)
+    values: dict[str, str] = {}
     if "wandb" in asked:
         values |= {
             "WANDB_PROJECT": job_name,

@@ -1,9 +1,9 @@
 """Loss spikes: a loss far above those of the last lines.
 
-Far is measured in the spread of those lines themselves, by median and median distance from it (MAD),
-which a single earlier spike does not move: a loss is a spike above median + 6 x 1.4826 x MAD. For
-noise that is normally distributed, 1.4826 x MAD is its standard deviation. A loss that falls steadily
-has its median behind it, so only a rise is ever marked.
+Far is measured in the spread of those lines themselves, by median and median distance from it
+(MAD), which a single earlier spike does not move: a loss is a spike above median + 6 x 1.4826 x
+MAD. For noise that is normally distributed, 1.4826 x MAD is its standard deviation. A loss that
+falls steadily has its median behind it, so only a rise is ever marked.
 """
 
 from __future__ import annotations

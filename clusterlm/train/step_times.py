@@ -83,7 +83,7 @@ class StepTimes:
     def _note(self) -> Any:
         if not self._on_gpu:
             return self._now()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

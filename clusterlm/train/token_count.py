@@ -42,7 +42,6 @@ class TokenCount:
         steps_per_epoch = -(-len(self._blocks) // self._blocks_per_step)
         self._order.epoch, place = divmod(step - 1, steps_per_epoch)
         first = place * self._blocks_per_step
-        blocks: list[int] = self._order.permutation()[
-            first : first + self._blocks_per_step
-        ].tolist()
+        last = first + self._blocks_per_step
+        blocks: list[int] = self._order.permutation()[first:last].tolist()
         return blocks
