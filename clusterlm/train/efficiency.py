@@ -43,6 +43,7 @@ def efficiency_of(
     block_size: int,
     mean_document: float | None,
     device: str,
+    trained_share: float = 1.0,
 ) -> Efficiency:
     """That of a model on a device.
 
@@ -50,19 +51,24 @@ def efficiency_of(
         config: of the model, as in its config.json.
         train: mode, precision, checkpointing.
         block_size: tokens of a block.
-        mean_document: tokens, where documents do not see each other; else None.
+        mean_document: tokens of the document that an average token stands in, where documents do
+            not see each other; else None.
         device: its name.
+        trained_share: with mode partial: share of the weights that is trained.
     """
     peak = peak_flops(device, train.precision)
     try:
         shape = shape_of(config)
-    # a model of one's own may have a config that tells nothing; it trains all the same
+    # a model of one's own may have a config that tells something else; it trains all the same
     except (KeyError, TypeError, ValueError):
+        shape = None
+    if shape is None:
         return Efficiency(peak=peak)
     known: dict[str, Any] = {
         "block_size": block_size,
         "mode": train.mode,
         "mean_document": mean_document,
+        "trained_share": trained_share,
     }
     recomputed = recomputed_share(train.activation_checkpointing)
     return Efficiency(

@@ -96,4 +96,12 @@ def _efficiency(job: Job, train: BlockDataset, model: Any, *, on_gpu: bool) -> E
         block_size=train.blocks.block_size,
         mean_document=train.blocks.mean_piece(),
         device=device_name(on_gpu=on_gpu),
+        trained_share=trained_share(model),
     )
+
+
+def trained_share(model: Any) -> float:
+    """Share of the weights that is trained; whole ones, also where a rank holds a part (ZeRO-3)."""
+    sizes = [(int(getattr(p, "ds_numel", p.numel())), p.requires_grad) for p in model.parameters()]
+    trained = sum(size for size, is_trained in sizes if is_trained)
+    return trained / max(1, sum(size for size, _ in sizes))

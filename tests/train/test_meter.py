@@ -16,10 +16,10 @@ from clusterlm.data.blocks import IGNORE_INDEX
 from clusterlm.data.pack_fit import fit_documents
 from clusterlm.errors import TrainError
 from clusterlm.paths import RunPaths
-from clusterlm.spec.train import Checkpointing
+from clusterlm.spec.train import Checkpointing, Train
 from clusterlm.train.clock import StartClock
 from clusterlm.train.device import PowerMeter, peak_memory
-from clusterlm.train.efficiency import Efficiency, recomputed_share
+from clusterlm.train.efficiency import Efficiency, efficiency_of, recomputed_share
 from clusterlm.train.loader_wait import LoaderWait
 from clusterlm.train.meter import UNKNOWN, Reading, Totals, figures, num_supervised
 from clusterlm.train.progress import Progress
@@ -58,6 +58,42 @@ def test_without_known_flops_there_is_no_mfu() -> None:
     for unknown in (Efficiency(), Efficiency(useful=6.0), Efficiency(peak=1e12)):
         line = figures([one], num_steps=1, tokens=1, unpadded=1, efficiency=unknown)
         assert (line["mfu"], line["hfu"]) == (None, None)
+
+
+def test_mfu_follows_from_config_mode_and_device() -> None:
+    config = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    }
+
+    def at(device: str, **train: Any) -> Efficiency:
+        return efficiency_of(
+            config,
+            Train.model_validate(train),
+            block_size=4096,
+            mean_document=None,
+            device=device,
+        )
+
+    full, adapter = at("NVIDIA H100 80GB HBM3"), at("NVIDIA H100 80GB HBM3", mode="adapter")
+    # 7.5 billion elements of matrices, and attention over 2048 tokens before
+    products, attention = 7.505e9, 3 * 4 * 4096 * 2048 * 32
+    assert full.useful == pytest.approx(6 * products + attention, rel=1e-3)
+    assert adapter.useful == pytest.approx(4 * products + attention, rel=1e-3)
+    assert full.mfu(10_000) == pytest.approx(0.488, abs=2e-3)
+    checkpointed = at("NVIDIA H100 80GB HBM3", activation_checkpointing=True)
+    assert (checkpointed.useful, full.hardware) == (full.useful, full.useful)
+    assert 1.25 < (checkpointed.hardware or 0) / (full.useful or 1) < 1.34
+    assert at("cpu").mfu(10_000) is None
+    unknown = efficiency_of(
+        {"model_type": "own"}, Train(), block_size=8, mean_document=None, device="NVIDIA A100 80GB"
+    )
+    assert unknown.mfu(1.0) is None
 
 
 def test_recomputed_layers_are_counted() -> None:
