@@ -31,6 +31,7 @@ from clusterlm.train.opened import block_size, open_same_cache
 from clusterlm.train.pace import Pace
 from clusterlm.train.progress import Progress
 from clusterlm.train.rank import Rank, trains_on_cpu
+from clusterlm.train.speed import explain_speed, set_allocator, speed_line
 from clusterlm.train.stop import StopRequest
 from clusterlm.train.trainer import BlockTrainer, trust_own_checkpoints
 
@@ -53,6 +54,7 @@ def train_model(job: Job, rank: Rank, stop: StopRequest, clock: StartClock) -> b
     # bars are for terminals; in a log they are one endless line
     disable_progress_bar()
     on_cpu = choose_device(job)
+    set_allocator(os.environ, on_cpu=on_cpu)
     progress = Progress(speaks=rank.is_first)
     group = join_group(on_cpu=on_cpu, local_rank=rank.local_rank)
     clock.mark("process group")
@@ -115,6 +117,8 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
         callbacks=[LossGuard(), SaveRhythm(), agreement, *make_recorder(session, args, len(train))],
     )
     trainer.remove_callback(PrinterCallback)
+    parts = [*explain_speed(job, on_cpu=on_cpu), trainer.explain_head()]
+    session.progress.say(speed_line(parts))
     return trainer, agreement
 
 

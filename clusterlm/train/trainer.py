@@ -4,6 +4,8 @@ the order of the blocks    is ours
 a save                     goes through a CheckpointStore
 the loss                   where sources have role weights, a mean weighted by them
 no cache of keys           with one, attention would cross documents
+logits                     in training, only where there is a label (`supervised_loss.py`)
+FlashAttention             is told where documents begin (`flat_rows.py`)
 """
 
 # B = blocks, T = tokens of a block, V = vocabulary
@@ -23,6 +25,8 @@ from transformers import Trainer
 from clusterlm.data.blocks import IGNORE_INDEX
 from clusterlm.train.blocks import widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
+from clusterlm.train.flat_rows import lay_rows_flat
+from clusterlm.train.supervised_loss import SupervisedHead, find_head, loss_of_labels
 
 
 class BlockTrainer(Trainer):  # type: ignore[misc]
@@ -39,6 +43,7 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
             self.model_accepts_loss_kwargs = True
         self._keeps_keys = keeps_keys
         self._keep_keys(False)
+        self.head, self._why_head = self._find_head()
 
     def compute_loss(
         self,
@@ -48,16 +53,40 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The loss of a micro batch; of a weighted one, its part of the step's weighted mean."""
-        if "loss_weights" not in inputs:
+        if self._wants_flat_rows:
+            inputs = lay_rows_flat(inputs)
+        outputs = None
+        if self.head is not None and not return_outputs:
+            loss = loss_of_labels(self.head, model, inputs, num_items_in_batch)
+        elif "loss_weights" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = dict(inputs)
-        labels_BT, weights_BT = inputs.pop("labels"), inputs.pop("loss_weights")
-        outputs = model(**inputs)
-        loss = weighted_loss(outputs["logits"], labels_BT, weights_BT, num_items_in_batch)
+        else:
+            inputs = dict(inputs)
+            labels_BT, weights_BT = inputs.pop("labels"), inputs.pop("loss_weights")
+            outputs = model(**inputs)
+            loss = weighted_loss(outputs["logits"], labels_BT, weights_BT, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # what is divided by the labels of all ranks is averaged over the ranks once more
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def explain_head(self) -> tuple[str, bool, str]:
+        """Whether logits without a label are left out, for a reader."""
+        return "logits of labels alone", self.head is not None, self._why_head
+
+    def _find_head(self) -> tuple[SupervisedHead | None, str]:
+        if self.args.use_liger_kernel:
+            return None, "Liger fuses the last layer with the loss"
+        if self.args.torch_compile:
+            return None, "their number changes, and a compiled model wants one shape"
+        if self.label_smoother is not None:
+            return None, "label smoothing has a loss of its own"
+        return find_head(self.model)
+
+    @property
+    def _wants_flat_rows(self) -> bool:
+        config = getattr(self.model, "config", None)
+        return str(getattr(config, "_attn_implementation", "")).startswith("flash")
 
     def _get_num_items_in_batch(self, samples: Sequence[dict[str, Any]], *device: Any) -> Any:
         """What the losses of the micro batches of a step are to be divided by together."""

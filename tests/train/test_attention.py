@@ -69,13 +69,15 @@ def logits_alone(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_a_packed_block_is_as_its_documents_alone(family: str, attention: str) -> None:
-    try:
-        model = make_model(family, attention)
-    except ValueError as error:
-        assert "does not support" in str(error)
+    # transformers 5.23 has no sdpa for the softcap of Gemma 2
+    if (
+        family == "Gemma2Config"
+        and not AutoModelForCausalLM._model_mapping[transformers.Gemma2Config]._supports_sdpa
+    ):
         with pytest.raises(TrainError, match="does not support"):
-            choose(family, attention)
-        return
+            choose(family, "sdpa")
+        attention = "eager"
+    model = make_model(family, attention)
     packed = model(input_ids=IDS, position_ids=POSITIONS)["logits"]
     alone = logits_alone(model)
     torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-4)
