@@ -20,6 +20,7 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import Train
 from clusterlm.train.deepspeed import zero_stage
+from clusterlm.train.speed import layer_choice, speed_fields
 
 # what the rest of this room relies on; a spec that sets one would be overruled in silence
 OURS = frozenset(
@@ -56,7 +57,9 @@ def make_arguments(
 ) -> TrainingArguments:
     """The arguments of this run, made before the model: stage 3 splits it while it is loaded."""
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    values = translate_train(
+    # further keys of the job go before what is only faster
+    values = speed_fields(job, fields, on_cpu=on_cpu)
+    values |= translate_train(
         job.train, fields, world_size=world_size, validates=validates, run_name=job.name
     )
     values |= {
@@ -68,7 +71,8 @@ def make_arguments(
     if job.train.activation_checkpointing:
         frozen_zero3 = job.model is not None and job.model.adapter is not None
         reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
-        values |= checkpointing_fields(fields, reentrant=reentrant)
+        layers = layer_choice(job.train.activation_checkpointing)
+        values |= checkpointing_fields(fields, reentrant=reentrant, **layers)
     try:
         return TrainingArguments(**values)
     except ValueError as error:
@@ -128,12 +132,15 @@ def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed
     return frozen and zero_stage(deepspeed) == 3 and installed < NON_REENTRANT_ZERO3
 
 
-def checkpointing_fields(fields: Set[str], *, reentrant: bool) -> dict[str, Any]:
-    """Switch activation checkpointing on, under the name this transformers has for it."""
+def checkpointing_fields(fields: Set[str], *, reentrant: bool, **layers: Any) -> dict[str, Any]:
+    """Switch activation checkpointing on, under the name this transformers has for it.
+
+    `layers` says which, see `speed.layer_choice`.
+    """
     name = "activation_checkpointing"
     if name not in fields:
         name = "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
+    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant, **layers}}
 
 
 def _optimisation(train: Train, fields: Set[str], world_size: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from clusterlm.train.progress import Progress
 from clusterlm.train.rank import Rank, trains_on_cpu
 from clusterlm.train.recorder import Recorder
 from clusterlm.train.reporting import start_tracking
+from clusterlm.train.speed import explain_speed, set_allocator, speed_line
 from clusterlm.train.stop import StopRequest
 from clusterlm.train.trainer import BlockTrainer, trust_own_checkpoints
 from clusterlm.train.watching import Watchers, make_watchers
@@ -53,13 +54,16 @@ def train_model(job: Job, rank: Rank, stop: StopRequest, clock: StartClock) -> b
     # bars are for terminals; in a log they are one endless line
     disable_progress_bar()
     on_cpu = choose_device(job)
+    set_allocator(os.environ, on_cpu=on_cpu)
     progress = Progress(speaks=rank.is_first)
     group = join_group(on_cpu=on_cpu, local_rank=rank.local_rank)
     clock.mark("process group")
     cache = open_same_cache(rank, group)
     session = Session(job, rank, group, cache, stop, clock, progress)
     clock.mark("data")
+    track(session)
     trainer, agreement, watchers = make_trainer(session, on_cpu=on_cpu)
+    progress.say(speed_line([*explain_speed(job, on_cpu=on_cpu), trainer.explain_head()]))
     clock.mark("model")
     finished = not group.any(stop.asked())
     if finished:
@@ -91,7 +95,6 @@ def choose_device(job: Job) -> bool:
 def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopAgreement, Watchers]:
     """Arguments first, then the model: DeepSpeed's part decides how its weights are loaded."""
     job, rank, cache = session.job, session.rank, session.cache
-    track(session)
     train, validation = open_splits(cache, job.train.seed)
     validation = None if rank.only_measures else validation
     args = make_arguments(

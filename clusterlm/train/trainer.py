@@ -6,6 +6,8 @@ an evaluation              is exact: sums over the labels of all ranks (train/ev
 a save                     goes through a CheckpointStore
 the loss                   where sources have role weights, a mean weighted by them
 no cache of keys           with one, attention would cross documents
+logits                     in training, only where there is a label (`supervised_loss.py`)
+FlashAttention             is told where documents begin (`flat_rows.py`)
 """
 
 # B = blocks, T = tokens of a block, V = vocabulary
@@ -28,7 +30,9 @@ from clusterlm.train.blocks import widen_ids
 from clusterlm.train.checkpoints import CheckpointStore
 from clusterlm.train.evaluate import Sums
 from clusterlm.train.evaluation import Share, metrics_of, score_share, share_of
+from clusterlm.train.flat_rows import lay_rows_flat
 from clusterlm.train.meter import Meter
+from clusterlm.train.supervised_loss import SupervisedHead, find_head, loss_of_labels
 
 
 class BlockTrainer(Trainer):  # type: ignore[misc]
@@ -48,6 +52,7 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
             self.model_accepts_loss_kwargs = True
         self._keeps_keys = keeps_keys
         self._keep_keys(False)
+        self.head, self._why_head = self._find_head()
 
     def compute_loss(
         self,
@@ -57,16 +62,40 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The loss of a micro batch; of a weighted one, its part of the step's weighted mean."""
-        if "loss_weights" not in inputs:
+        if self._wants_flat_rows:
+            inputs = lay_rows_flat(inputs)
+        outputs = None
+        if self.head is not None and not return_outputs:
+            loss = loss_of_labels(self.head, model, inputs, num_items_in_batch)
+        elif "loss_weights" not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = dict(inputs)
-        labels_BT, weights_BT = inputs.pop("labels"), inputs.pop("loss_weights")
-        outputs = model(**inputs)
-        loss = weighted_loss(outputs["logits"], labels_BT, weights_BT, num_items_in_batch)
+        else:
+            inputs = dict(inputs)
+            labels_BT, weights_BT = inputs.pop("labels"), inputs.pop("loss_weights")
+            outputs = model(**inputs)
+            loss = weighted_loss(outputs["logits"], labels_BT, weights_BT, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # what is divided by the labels of all ranks is averaged over the ranks once more
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def explain_head(self) -> tuple[str, bool, str]:
+        """Whether logits without a label are left out, for a reader."""
+        return "logits of labels alone", self.head is not None, self._why_head
+
+    def _find_head(self) -> tuple[SupervisedHead | None, str]:
+        if self.args.use_liger_kernel:
+            return None, "Liger fuses the last layer with the loss"
+        if self.args.torch_compile:
+            return None, "their number changes, and a compiled model wants one shape"
+        if self.label_smoother is not None:
+            return None, "label smoothing has a loss of its own"
+        return find_head(self.model)
+
+    @property
+    def _wants_flat_rows(self) -> bool:
+        config = getattr(self.model, "config", None)
+        return str(getattr(config, "_attn_implementation", "")).startswith("flash")
 
     def _get_num_items_in_batch(self, samples: Sequence[dict[str, Any]], *device: Any) -> Any:
         """What the losses of the micro batches of a step are to be divided by together."""
@@ -122,12 +151,16 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
             model,
             dataloader,
             num_real=self._eval_share(dataloader.dataset).num_real,
-            prepare=self._prepare_inputs,
+            prepare=self._prepare_for_scoring,
             precision=self.compute_loss_context_manager,
         )
         found = metrics_of(Sums.unpacked(self.accelerator.reduce(sums, reduction="sum")))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))
+
+    def _prepare_for_scoring(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared = self._prepare_inputs(inputs)
+        return lay_rows_flat(prepared) if self._wants_flat_rows else prepared
 
     def _eval_share(self, dataset: Any) -> Share:
         place = {"rank": self.args.process_index, "ranks": self.args.world_size}
