@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterlm.plan.flops import hardware_flops_per_token, model_flops_per_token, peak_flops
-from clusterlm.plan.shape import shape_of
+from clusterlm.plan.shape import ModelShape, shape_of
 from clusterlm.spec.train import Checkpointing, Train
 
 
@@ -51,17 +51,11 @@ def efficiency_of(
         config: of the model, as in its config.json.
         train: mode, precision, checkpointing.
         block_size: tokens of a block.
-        mean_document: tokens of the document that an average token stands in, where documents do
-            not see each other; else None.
+        mean_document: of an average token, where documents are isolated; else None.
         device: its name.
-        trained_share: with mode partial: share of the weights that is trained.
+        trained_share: of the weights, with mode partial.
     """
-    peak = peak_flops(device, train.precision)
-    try:
-        shape = shape_of(config)
-    # a model of one's own may have a config that tells something else; it trains all the same
-    except (KeyError, TypeError, ValueError):
-        shape = None
+    peak, shape = peak_flops(device, train.precision), _shape(config)
     if shape is None:
         return Efficiency(peak=peak)
     known: dict[str, Any] = {
@@ -71,11 +65,8 @@ def efficiency_of(
         "trained_share": trained_share,
     }
     recomputed = recomputed_share(train.activation_checkpointing)
-    return Efficiency(
-        model_flops_per_token(shape, **known),
-        hardware_flops_per_token(shape, recomputed=recomputed, **known),
-        peak,
-    )
+    hardware = hardware_flops_per_token(shape, recomputed=recomputed, **known)
+    return Efficiency(model_flops_per_token(shape, **known), hardware, peak)
 
 
 def recomputed_share(asked: bool | Checkpointing) -> float:
@@ -83,6 +74,14 @@ def recomputed_share(asked: bool | Checkpointing) -> float:
     if isinstance(asked, Checkpointing):
         return 1 / asked.every_n_layers
     return 1.0 if asked else 0.0
+
+
+def _shape(config: dict[str, Any]) -> ModelShape | None:
+    try:
+        return shape_of(config)
+    # a model of one's own may have a config that tells something else; it trains all the same
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _share(flops: float | None, tokens_per_s: float, peak: float | None) -> float | None:
