@@ -50,11 +50,13 @@ def report_progress(
     data_wait: float | None = None,
     eval_loss: float | None = None,
     perplexity: float | None = None,
+    evaluated: int | None = None,
     force: bool = False,
 ) -> bool:
     """Write `$CLUSTERLM_PROGRESS_FILE`, at most once a second; says whether it was written.
 
-    `mfu` and `data_wait` are shares of 1; `text` is the phase's own word for what it does
+    `mfu` and `data_wait` are shares of 1; `evaluated` counts the batches of an evaluation, so that
+    a long one is not taken for a hang; `text` is the phase's own word for what it does
     ("tokenizing 34 MB of 120 MB"); `force` is for the last report of a phase. Does nothing on other
     ranks than 0. A report that cannot be written ends no training.
     """
@@ -82,6 +84,7 @@ def report_progress(
         data_wait=data_wait,
         eval_loss=eval_loss,
         perplexity=perplexity,
+        evaluated=evaluated,
     )
     try:
         write_json(Path(path), report.to_dict())

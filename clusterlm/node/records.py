@@ -124,6 +124,7 @@ class Progress(Record):
     data_wait: float | None = None
     eval_loss: float | None = None
     perplexity: float | None = None
+    evaluated: int | None = None
 
 
 def read_exits(attempt_dir: Path) -> list[ExitRecord]:

@@ -25,6 +25,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._progress = progress
         self._clock = clock
         self._first = True
+        self._evaluated = 0
         self.go_on_from([])
 
     def go_on_from(self, lines: Sequence[dict[str, Any]]) -> None:
@@ -54,7 +55,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if control.should_save:
             self._progress.show(text=f"saving checkpoint-{state.global_step}", now=True)
 
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._evaluated += 1
+        self._progress.show(evaluated=self._evaluated, text=f"evaluating, batch {self._evaluated}")
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._evaluated = 0
         if self._first:
             self._clock.mark("evaluation")
 
@@ -88,7 +94,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._lowest = loss if is_best else self._lowest
         line = evaluation_line(step, logs, tokens=self._tokens, is_best=is_best, time=time.time())
         append_json(self._metrics, line)
-        self._progress.show(eval_loss=loss, perplexity=line.get("perplexity"), text=None, now=True)
+        perplexity = line.get("perplexity")
+        self._progress.show(
+            eval_loss=loss, perplexity=perplexity, evaluated=None, text=None, now=True
+        )
         self._progress.say(f"step {step}/{total}  {evaluation_words(line)}")
 
 

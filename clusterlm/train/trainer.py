@@ -14,7 +14,7 @@ FlashAttention             is told where documents begin (`flat_rows.py`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
                 part.eval()
         sums = score_share(
             model,
-            dataloader,
+            self._told(dataloader),
             num_real=self._eval_share(dataloader.dataset).num_real,
             prepare=self._prepare_for_scoring,
             precision=self.compute_loss_context_manager,
@@ -157,6 +157,12 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
         found = metrics_of(Sums.unpacked(self.accelerator.reduce(sums, reduction="sum")))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         return EvalLoopOutput(None, None, metrics, len(dataloader.dataset))
+
+    def _told(self, batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            yield batch
+            place: tuple[Any, ...] = (self.args, self.state, self.control)
+            self.control: Any = self.callback_handler.on_prediction_step(*place)
 
     def _prepare_for_scoring(self, inputs: dict[str, Any]) -> dict[str, Any]:
         prepared = self._prepare_inputs(inputs)

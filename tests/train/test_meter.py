@@ -26,7 +26,7 @@ from clusterlm.train.progress import Progress
 from clusterlm.train.recorder import Recorder
 from clusterlm.train.reporting import start_tracking, wandb_id
 from clusterlm.train.spikes import FEWEST, Spikes
-from clusterlm.train.step_times import percentile
+from clusterlm.train.step_times import StepTimes, percentile
 from clusterlm.train.token_count import TokenCount
 from tests.data.tables import open_blocks, table_of, write_shards
 from tests.train.test_watching import Clock
@@ -133,6 +133,61 @@ def test_the_time_of_the_loader_is_counted_and_nothing_else() -> None:
             break
     assert wait.take() == pytest.approx(0.6)
     assert wait.take() == 0.0
+
+
+class _Gpu:
+    """A GPU that comes to an event `late` seconds after the host has queued it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.late = clock, 0.0
+
+    def event(self, **_: Any) -> Any:
+        reached: list[float] = []
+
+        def record() -> None:
+            reached.append(self.clock.now + self.late)
+
+        return SimpleNamespace(
+            record=record,
+            reached=reached,
+            query=lambda: self.clock.now >= reached[0],
+            synchronize=lambda: None,
+            elapsed_time=lambda other: 1000 * (other.reached[0] - reached[0]),
+        )
+
+
+def test_a_gpu_that_is_still_at_work_waits_for_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    gpu = _Gpu(clock)
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+
+    def slow() -> Any:
+        while True:
+            clock.now += 0.2
+            yield 1
+
+    wait = LoaderWait(on_gpu=True, now=clock)
+    batches = wait.over(slow())
+    gpu.late = 1.0
+    next(batches)
+    assert wait.take() == 0.0
+    gpu.late = 0.1
+    next(batches)
+    assert wait.take() == pytest.approx(0.2)
+
+
+def test_steps_are_measured_where_the_gpu_comes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    gpu = _Gpu(clock)
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+    times = StepTimes(on_gpu=True, now=clock)
+    times.start()
+    # the host queues two steps in no time; the GPU takes 3 s and 5 s
+    for late in (3.0, 8.0):
+        gpu.late = late
+        times.count()
+    spent = times.take()
+    assert (spent.p50, spent.p95) == (3.0, 5.0)
 
 
 def test_power_is_energy_over_time() -> None:
