@@ -105,7 +105,9 @@ def min_nodes_can_be_kept(job: Job) -> Iterator[Problem]:
     if fewest > nodes:
         yield Problem("recovery.min_nodes", f"{fewest} is more than resources.nodes, {nodes}")
     total, ranks = job.train.global_batch_size, job.resources.ranks_per_node
-    for count in range(fewest, nodes) if total and job.train.command is None else ():
+    if total is None or job.train.command is not None:
+        return
+    for count in range(fewest, nodes):
         step = count * ranks * job.train.micro_batch_size
         if total % step:
             message = (

@@ -21,6 +21,7 @@ from clusterlm.spec.job import Job
 from clusterlm.spec.train import Train
 from clusterlm.train.deepspeed import zero_stage
 from clusterlm.train.fsdp import fsdp_fields
+from clusterlm.train.speed import layer_choice, speed_fields
 
 # what the rest of this room relies on; a spec that sets one would be overruled in silence
 OURS = frozenset(
@@ -61,8 +62,15 @@ def make_arguments(
     if on_cpu and job.train.precision == "fp16":
         raise TrainError("train.precision: no CPU trains in fp16; write bf16 or fp32")
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    accumulation = accumulation_steps(job, world_size)
-    values = translate_train(job.train, fields, accumulation=accumulation, validates=validates)
+    # further keys of the job go before what is only faster
+    values = speed_fields(job, fields, on_cpu=on_cpu)
+    values |= translate_train(
+        job.train,
+        fields,
+        accumulation=accumulation_steps(job, world_size),
+        validates=validates,
+        run_name=job.name,
+    )
     values |= {
         "output_dir": str(output_dir),
         "use_cpu": on_cpu,
@@ -73,7 +81,8 @@ def make_arguments(
     if job.train.activation_checkpointing:
         frozen_zero3 = job.model is not None and job.model.adapter is not None
         reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
-        values |= checkpointing_fields(fields, reentrant=reentrant)
+        layers = layer_choice(job.train.activation_checkpointing)
+        values |= checkpointing_fields(fields, reentrant=reentrant, **layers)
     try:
         return TrainingArguments(**values)
     except ValueError as error:
@@ -81,7 +90,12 @@ def make_arguments(
 
 
 def translate_train(
-    train: Train, fields: Set[str], *, accumulation: int, validates: bool
+    train: Train,
+    fields: Set[str],
+    *,
+    accumulation: int,
+    validates: bool,
+    run_name: str | None = None,
 ) -> dict[str, Any]:
     """Our keys in the words of the installed TrainingArguments, further keys behind them."""
     values = {
@@ -96,6 +110,7 @@ def translate_train(
         # blocks carry position_ids that a model's signature may not name
         "remove_unused_columns": False,
         "report_to": "none",
+        "run_name": run_name,
         "disable_tqdm": True,
         "log_level": "warning",
     }
@@ -141,12 +156,15 @@ def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed
     return frozen and zero_stage(deepspeed) == 3 and installed < NON_REENTRANT_ZERO3
 
 
-def checkpointing_fields(fields: Set[str], *, reentrant: bool) -> dict[str, Any]:
-    """Switch activation checkpointing on, under the name this transformers has for it."""
+def checkpointing_fields(fields: Set[str], *, reentrant: bool, **layers: Any) -> dict[str, Any]:
+    """Switch activation checkpointing on, under the name this transformers has for it.
+
+    `layers` says which, see `speed.layer_choice`.
+    """
     name = "activation_checkpointing"
     if name not in fields:
         name = "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
+    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant, **layers}}
 
 
 def _optimisation(train: Train, fields: Set[str], accumulation: int) -> dict[str, Any]:
@@ -182,6 +200,7 @@ def _rhythm(train: Train, *, validates: bool) -> dict[str, Any]:
         "save_steps": train.save_steps,
         "save_total_limit": None,
         "eval_strategy": "steps" if validates else "no",
+        "eval_on_start": train.eval_on_start and validates,
         "eval_steps": (train.eval_steps or train.save_steps) if validates else None,
         # logits of a whole evaluation do not fit into memory
         "prediction_loss_only": True,

@@ -100,29 +100,29 @@ class BlockDataset(Dataset[Sample]):
 
     def __init__(self, blocks: Blocks, seed: int) -> None:
         self.order = BlockOrder(len(blocks), seed)
-        self._blocks = blocks
+        self.blocks = blocks
         self._ahead = ReadAhead(blocks, self.order)
 
     @property
     def has_weights(self) -> bool:
         """Batches tell what each label counts."""
-        return self._blocks.has_weights
+        return self.blocks.has_weights
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return len(self.blocks)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._blocks[index]
+        return self.blocks[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """Called by torch's loader with the indices of one micro batch; arrays of shape (B, T)."""
-        if self._blocks.reads_ahead:
+        if self.blocks.reads_ahead:
             self._ahead.announce(indices)
-        return self._blocks.batch(indices)
+        return self.blocks.batch(indices)
 
     def batch(self, indices: Sequence[int]) -> Sample:
         """A micro batch outside the order of training; nothing is read ahead for it."""
-        return self._blocks.batch(indices)
+        return self.blocks.batch(indices)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers through accelerate's loader before an epoch is read."""

@@ -42,6 +42,13 @@ class Group:
         dist.all_gather_object(said, text, group=self._control)
         return [str(text) for text in said]
 
+    def gather_numbers(self, numbers: list[float]) -> list[list[float]]:
+        """The numbers of each rank, equally many, by rank; on every rank."""
+        own = torch.tensor(numbers, dtype=torch.float64)
+        all_of_them = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(all_of_them, own, group=self._control)
+        return [row.tolist() for row in all_of_them]
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         dist.barrier(group=self._control)

@@ -410,4 +410,77 @@ TRAINING: list[Row] = [
         "model.from_scratch.config.num_key_value_heads",
         "does not divide num_attention_heads",
     ),
+    ("kernels_have_a_gpu", {"train.liger": "auto"}, {"train.liger": True}, "train.liger", "GPU"),
+    (
+        "kernels_have_a_gpu",
+        {"model.attention": "flash_attention_2", "resources.gpus_per_node": 1},
+        {"model.attention": "flash_attention_2"},
+        "model.attention",
+        "write auto or sdpa",
+    ),
+    (
+        "kernels_have_a_gpu",
+        {"train.optim": "paged_adamw_8bit", "resources.gpus_per_node": 1},
+        {"train.optim": "paged_adamw_8bit"},
+        "train.optim",
+        "write adamw_torch_fused",
+    ),
+    (
+        "flash_attention_has_its_types",
+        {"model.attention": "flash_attention_3", "resources.gpus_per_node": 1},
+        {
+            "model.attention": "flash_attention_3",
+            "resources.gpus_per_node": 1,
+            "train.precision": "fp32",
+        },
+        "model.attention",
+        "bf16 or fp16",
+    ),
+    (
+        "compiled_models_are_whole",
+        {"train.compile": True},
+        ZERO | {"train.compile": True},
+        "train.compile",
+        "strategy: ddp or fsdp",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {
+            "train.activation_checkpointing": True,
+            "train.activation_checkpointing_kwargs": {"determinism_check": "none"},
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "train.activation_checkpointing_kwargs": {"every_n_layers": 3},
+        },
+        "train.activation_checkpointing_kwargs",
+        "keep the section",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {},
+        {"train.activation_checkpointing_kwargs": {"every_n_layers": 3}},
+        "train.activation_checkpointing_kwargs",
+        "would not be used",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 3},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        "train.activation_checkpointing.every_n_layers",
+        "more than the 2 layers",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {"train.activation_checkpointing.offload": True, "resources.gpus_per_node": 1},
+        {"train.activation_checkpointing.offload": True},
+        "train.activation_checkpointing.offload",
+        "in host memory already",
+    ),
 ]
