@@ -108,6 +108,7 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     keep = job.train.keep_checkpoints
     trainer = BlockTrainer(
         store=CheckpointStore(rank.checkpoints, rank.attempt, keep, session.group),
+        sparse_logits=job.train.sparse_logits,
         args=args,
         model=make_model(job, block_size=block_size(cache), tokenizer=tokenizer),
         train_dataset=train,
