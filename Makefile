@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints/dev.txt
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check matrix bench bench-preprocess oldest default-base docs golden bed clean
+.PHONY: quickstart test check matrix bench bench-preprocess bench-train oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -42,10 +42,15 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.train_throughput
 
 ## The data engine against what people use today; makes its corpus and tokenizers once, in .bench.
 bench-preprocess: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.preprocess
+
+## Useful tokens a second against TRL and a plain Trainer; on a GPU with models of 8B and 1B.
+bench-train: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.train_throughput
 
 ## The tests that need neither Slurm nor torch, with the oldest allowed version of every dependency.
 oldest:

@@ -129,6 +129,7 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     trainer = BlockTrainer(
         store=make_store(session, batch),
         meter=watchers.meter,
+        sparse_logits=job.train.sparse_logits,
         args=args,
         model=model,
         train_dataset=train,

@@ -39,7 +39,12 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
     """Trains on a `BlockDataset` and saves through a `CheckpointStore`."""
 
     def __init__(
-        self, *, store: CheckpointStore, meter: Meter | None = None, **trainer: Any
+        self,
+        *,
+        store: CheckpointStore,
+        meter: Meter | None = None,
+        sparse_logits: bool = True,
+        **trainer: Any,
     ) -> None:
         config = getattr(trainer.get("model"), "config", None)
         keeps_keys = getattr(config, "use_cache", None)
@@ -52,7 +57,7 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
             self.model_accepts_loss_kwargs = True
         self._keeps_keys = keeps_keys
         self._keep_keys(False)
-        self.head, self._why_head = self._find_head()
+        self.head, self._why_head = self._find_head(sparse_logits)
 
     def compute_loss(
         self,
@@ -83,7 +88,9 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
         """Whether logits without a label are left out, for a reader."""
         return "logits of labels alone", self.head is not None, self._why_head
 
-    def _find_head(self) -> tuple[SupervisedHead | None, str]:
+    def _find_head(self, asked: bool) -> tuple[SupervisedHead | None, str]:
+        if not asked:
+            return None, "sparse_logits: false"
         if self.args.use_liger_kernel:
             return None, "Liger fuses the last layer with the loss"
         if self.args.torch_compile:
