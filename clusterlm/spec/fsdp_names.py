@@ -1,8 +1,7 @@
 """How transformers spells FSDP, read as `strategy: fsdp` and the section `fsdp`.
 
-fsdp: "full_shard auto_wrap offload"     words of version 1, in one text or a list
-fsdp: true                               from transformers 5.20 on
-fsdp_config: {transformer_layer_cls_to_wrap: [LlamaDecoderLayer], ...}
+Version 1 has words in one text or a list, `fsdp: "full_shard auto_wrap offload"`; from 5.20 on it
+is `fsdp: true`; `fsdp_config: {transformer_layer_cls_to_wrap: [LlamaDecoderLayer]}` goes with both.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ def read_fsdp(value: Any, job: dict[str, Any]) -> dict[str, Any] | str | None:
     if "no_shard" in words:
         return {"train.strategy": "ddp"}
     sets: dict[str, Any] = {"train.strategy": "fsdp"}
-    sets |= {"train.fsdp.shard": SHARDS[word] for word in words if word in SHARDS}
+    for word in set(words) & set(SHARDS):
+        sets["train.fsdp.shard"] = SHARDS[word]
     if "offload" in words:
         sets["train.fsdp.offload"] = True
     return sets

@@ -270,7 +270,7 @@ def _deepspeed_pairs(job: Job) -> Iterator[tuple[str, Any, str]]:
     yield "optimizer.params.lr", train.learning_rate, "train.learning_rate"
     yield "optimizer.params.weight_decay", train.weight_decay, "train.weight_decay"
     yield "bf16.enabled", train.precision == "bf16", "train.precision"
-    yield "fp16.enabled", False, "train.precision is bf16 or fp32"
+    yield "fp16.enabled", train.precision == "fp16", "train.precision"
 
 
 def _value_at(config: dict[str, Any], key: str) -> Any:

@@ -102,7 +102,7 @@ OWNED: dict[str, str] = {
     "hub_token": "write secrets: [HF_TOKEN]",
     "ignore_data_skip": "a resumed run goes on with the data where it stopped",
     "label_names": "the prepared blocks bring their labels",
-    "load_best_model_at_end": "the newest whole checkpoint becomes the model; see eval_loss in metrics.jsonl",
+    "load_best_model_at_end": "the newest whole checkpoint becomes the model",
     "local_rank": "the launcher gives it",
     "logging_nan_inf_filter": "a loss that is no number is always seen",
     "logging_strategy": "write logging_steps",
