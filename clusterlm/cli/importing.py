@@ -59,6 +59,7 @@ def import_files(
 
 
 def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
+    from clusterlm.importing.draft import grouped
     from clusterlm.importing.shell import readable
     from clusterlm.spec.wording import times
 
@@ -67,8 +68,8 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     for title, rows in notes if output else ():
         if rows:
             tell(f"{title}:")
-        for what, why in rows:
-            tell(f"  {readable(what)}: {readable(why)}")
+        for line in grouped(rows):
+            tell(f"  {readable(line)}")
     where = output or Path("job.yaml")
     tell(
         f"{times(draft.num_translated, 'value')} translated, {len(draft.left_out)} left out, "

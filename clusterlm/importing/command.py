@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusterlm.importing.arguments import options_of
 from clusterlm.importing.draft import FILL_IN, Draft, run_name
 from clusterlm.importing.environment import read_environment
 from clusterlm.importing.flags import TRAINING, given_options, read_flags
@@ -41,6 +42,7 @@ class Found:
     argv: list[str]
     command: Command
     script: Script
+    stem: str
 
 
 def draft_scripts(scripts: list[tuple[Path, str]], draft: Draft) -> dict[str, str]:
@@ -63,7 +65,7 @@ def draft_scripts(scripts: list[tuple[Path, str]], draft: Draft) -> dict[str, st
         script = read_script(text, before)
         before = script
         read_sbatch(script.sbatch, draft)
-        found += _look_for_training(script, draft, wanted)
+        found += _look_for_training(script, path.stem, draft, wanted)
         files |= script.files
         if script.has_conditions:
             draft.note(path.name, "has conditions or loops; every branch was read, in order")
@@ -75,11 +77,11 @@ def draft_scripts(scripts: list[tuple[Path, str]], draft: Draft) -> dict[str, st
     if not found:
         missing = [name for name in wanted if os.path.basename(name) not in names]
         raise LookupError(", ".join(missing))
-    _draft_command(found, draft, scripts)
+    _draft_command(found, draft)
     return files
 
 
-def _look_for_training(script: Script, draft: Draft, wanted: list[str]) -> list[Found]:
+def _look_for_training(script: Script, stem: str, draft: Draft, wanted: list[str]) -> list[Found]:
     found = []
     others: Counter[str] = Counter()
     for command in script.commands:
@@ -90,9 +92,9 @@ def _look_for_training(script: Script, draft: Draft, wanted: list[str]) -> list[
         inner = _inner_script(argv)
         if inner is not None:
             nested = read_script(inner, script, command.line)
-            found += _look_for_training(nested, draft, wanted)
+            found += _look_for_training(nested, stem, draft, wanted)
         elif (launch := launch_of(argv)) is not None and _trains(*launch):
-            found.append(Found(*launch, command, script))
+            found.append(Found(*launch, command, script, stem))
         elif argv[0].endswith(".sh") or (name in SHELLS and argv[1:2] and argv[1].endswith(".sh")):
             wanted.append(argv[0] if argv[0].endswith(".sh") else argv[1])
         elif name in ("pip", "pip3", "conda", "module", "apt-get") or argv[1:3] == ["-m", "pip"]:
@@ -150,7 +152,7 @@ def _trains(launcher: str, argv: list[str]) -> bool:
     return is_training or len(options & {*TRAINING, *MOVED}) > 2
 
 
-def _draft_command(found: list[Found], draft: Draft, scripts: list[tuple[Path, str]]) -> None:
+def _draft_command(found: list[Found], draft: Draft) -> None:
     first, *others = found
     for other in others:
         words = readable(" ".join([other.launcher, *other.argv[:4]]))
@@ -158,18 +160,15 @@ def _draft_command(found: list[Found], draft: Draft, scripts: list[tuple[Path, s
     launch = read_launch(first.launcher, first.argv, draft)
     read_environment(first.command.env, set(), draft)
     if os.path.basename(launch.program) == "impruver":
-        file = next((w.partition("=")[2] for w in launch.argv if w.startswith("--config=")), "")
-        after = (
-            launch.argv[launch.argv.index("--config") + 1 :] if "--config" in launch.argv else []
-        )
-        raise RunsImpruver(readable(file or (after[0] if after else "its YAML")))
+        files = [values[0] for name, values, _ in options_of(launch.argv) if name == "config"]
+        raise RunsImpruver(readable(files[0] if files else "its YAML"))
     program = known_program(launch.program)
     given = given_options(launch.argv, draft)
     draft.origins.append(f"{launch.launcher} {readable(launch.program)}")
     read_flags(given, draft)
     read_data(given, program, draft)
     _complete(given, program, launch, draft)
-    _name(given, scripts, draft)
+    draft.add("name", run_name(first.stem))
 
 
 def _read_own_environment(script: Script, draft: Draft, found: list[Found]) -> None:
@@ -236,8 +235,3 @@ def _complete_model(program: Program | None, draft: Draft) -> None:
     if draft.get("model.dtype") == "bfloat16" and draft.get("train.mode") == "adapter":
         draft.drop(draft.comments["model.dtype"], "frozen weights are kept so under an adapter")
         draft.remove("model.dtype")
-
-
-def _name(given: Given, scripts: list[tuple[Path, str]], draft: Draft) -> None:
-    """Name of the run: what the source calls it, else the file."""
-    draft.add("name", run_name(scripts[-1][0].stem), "")

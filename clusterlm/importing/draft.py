@@ -53,8 +53,9 @@ class Draft:
     def extend(self, place: str, item: Any, was: str = "") -> None:
         """Add to a list, unless it is in it."""
         items = self.get(place) or []
-        if item not in items:
-            self._write(place, [*items, item], was or self.comments.get(place, ""))
+        before = self.comments.get(place, "")
+        comment = ", ".join(dict.fromkeys(word for word in (before, was) if word))
+        self._write(place, items if item in items else [*items, item], comment)
 
     def ask(self, place: str, value: Any, why: str) -> None:
         """Write a placeholder, where there is no value yet."""
@@ -103,6 +104,14 @@ class Draft:
         self.comments.pop(place, None)
         if comment:
             self.comments[place] = comment
+
+
+def grouped(rows: list[tuple[str, str]]) -> list[str]:
+    """Lines for people: what has the same reason stands together."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in rows:
+        by_reason.setdefault(why, []).append(what)
+    return [f"{', '.join(what)}: {why}" for why, what in by_reason.items()]
 
 
 def run_name(text: str) -> str:

@@ -129,7 +129,9 @@ def _add_source(
     if name == "dataset_name":
         source = {"kind": kind["kind"], "hub": readable(values[0])}
         if "dataset_config_name" in given:
-            source["subset"] = readable(given["dataset_config_name"][0][0])
+            config, said = given["dataset_config_name"]
+            source["subset"] = readable(config[0])
+            comment = f"{written} {said}"
     elif missing := unset_in(values[0]):
         source["path"] = FILL_IN
         comment = f"CHANGE: ${missing[0]} is not set in the script"
@@ -142,6 +144,8 @@ def _add_source(
     limit = given.get("max_train_samples")
     if limit and limit[0] and limit[0][0].isdigit():
         source["max_documents"] = int(limit[0][0])
+    elif limit:
+        draft.note(limit[1], "is no number; write max_documents of a source")
     _set_source("data.sources", source, comment, draft)
 
 

@@ -217,7 +217,7 @@ def _filled(part: Part, script: Script, used: set[str]) -> list[str]:
     used.add(name)
     value = script.variables.get(name)
     if value is not None and (not rest or (rest[0] == ":" and rest[1:2] in "-=?")):
-        texts = value if match[2] and _is_all(match[0]) else [" ".join(value)]
+        texts = value if match[2] and _is_all(match[0]) else value[:1]
         if not rest or any(texts):
             return texts
     default = re.match(r":?[-=](.*)", rest, re.DOTALL)

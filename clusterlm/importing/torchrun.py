@@ -139,7 +139,8 @@ def _read_option(
         is_none = meaning == "train.precision" and value == "no"
         draft.put(meaning, "fp32" if is_none else scalar(value), written)
     else:
-        draft.drop(written, meaning)
+        # its value is of no interest, and often a long expression
+        draft.drop("--" + name.replace("_", "-"), meaning)
 
 
 def _put_count(place: str, value: str, written: str, draft: Draft) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from clusterlm.importing.arguments import scalar
-from clusterlm.importing.draft import Draft
+from clusterlm.importing.draft import Draft, grouped
 from clusterlm.importing.shell import readable
 from clusterlm.spec.data import Data
 from clusterlm.spec.document import NotYaml, read_document
@@ -52,8 +52,8 @@ def _head(draft: Draft, command: str) -> Iterator[str]:
         if rows:
             yield "#"
             yield f"# {title}:"
-            for what, why in rows:
-                yield from _wrapped(f"{what}: {why}" if why else what, "#   ", "#     ")
+            for line in grouped(rows):
+                yield from _wrapped(line, "#   ", "#     ")
 
 
 def _wrapped(text: str, first: str, others: str) -> Iterator[str]:
@@ -136,7 +136,8 @@ def _scalar(value: Any) -> str:
         with suppress(NotYaml):
             if read_document(f"x: {value}").values == {"x": value}:
                 return value
-    return json.dumps(value, ensure_ascii=False)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
 
 
 def _number(value: float) -> str:
