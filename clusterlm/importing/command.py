@@ -195,8 +195,8 @@ def _complete(given: Given, program: Program | None, launch: Launch, draft: Draf
     else:
         for place, (value, why) in program.sets.items():
             draft.add(place, value, why)
-        for what, why in program.notes:
-            draft.note(what, why)
+        if program.block_size:
+            draft.add("data.block_size", program.block_size, "the default of the script")
     _complete_model(program, draft)
     is_hf = program is not None or bool(TRAINING & set(given) - {"deepspeed"})
     for place, (value, flag) in DEFAULTS.items() if is_hf else ():
@@ -226,9 +226,9 @@ def _complete_model(program: Program | None, draft: Draft) -> None:
         said = ", ".join(draft.comments.get(f"model.adapter.{key}", key) for key in adapter)
         draft.drop(said, f"train.mode is {mode}, so there is no adapter")
         draft.remove("model.adapter")
-    elif adapter or (program is not None and program.adapter):
-        draft.add("model.adapter.r", 8, "the default of the script")
-        draft.add("model.adapter.target_modules", ["q_proj", "v_proj"], "the default of the script")
+    elif adapter or (program is not None and program.has_adapter):
+        for key, value in program.lora.items() if program else ():
+            draft.add(f"model.adapter.{key}", value, "the default of the script")
         draft.add("train.mode", "adapter", "options of LoRA are given")
     elif draft.get("model.quantization"):
         draft.add("train.mode", "adapter", "quantized weights are frozen")

@@ -7,7 +7,7 @@ from typing import Any
 
 from clusterlm.importing.arguments import options_of, scalar, value_of
 from clusterlm.importing.draft import FILL_IN, Draft
-from clusterlm.importing.shell import readable, unset_in
+from clusterlm.importing.shell import absence_of, readable, unset_in
 from clusterlm.importing.special_flags import Given, read_special
 from clusterlm.importing.training_flags import (
     DATA,
@@ -46,7 +46,9 @@ def given_options(argv: list[str], draft: Draft) -> Given:
     given: Given = {}
     for name, values, written in options_of(argv):
         if not name:
-            draft.note(written, "belongs to no option, left out")
+            is_json = written.endswith(".json")
+            why = "holds arguments: write them as options" if is_json else "belongs to no option"
+            draft.note(written, f"{why}, left out")
             continue
         full = _whole_name(name)
         if full in given:
@@ -89,8 +91,8 @@ def _whole_name(name: str) -> str:
 
 def _move(place: str, values: list[str], written: str, draft: Draft) -> None:
     text = " ".join(values)
-    if missing := unset_in(text):
-        _ask(place, missing, text, draft)
+    if unset_in(text):
+        _ask(place, text, draft)
         return
     value = value_of(values)
     if place in LISTS:
@@ -104,13 +106,12 @@ def _move(place: str, values: list[str], written: str, draft: Draft) -> None:
         draft.put(place, value, written)
 
 
-def _ask(place: str, missing: list[str], text: str, draft: Draft) -> None:
-    names = ", ".join(f"${name}" for name in missing)
+def _ask(place: str, text: str, draft: Draft) -> None:
     value = FILL_IN if place in PATHS else PLACEHOLDERS.get(place)
     if value is None:
-        draft.note(readable(text), f"{names} is not set in the script; write {place}")
+        draft.note(readable(text), f"{absence_of(text)}; write {place}")
     else:
-        draft.ask(place, value, f"{names} is not set in the script")
+        draft.ask(place, value, absence_of(text))
 
 
 def _switch(name: str, values: list[str], written: str, draft: Draft) -> None:
@@ -125,10 +126,10 @@ def _train(name: str, values: list[str], written: str, before: Any, draft: Draft
     """An option of TrainingArguments, of whatever age."""
     value = _typed(name, values)
     read = old_names.TRAIN.get(name)
-    if missing := unset_in(" ".join(values)):
+    if unset_in(" ".join(values)):
         sets = read(1, before) if read else {f"train.{name}": 1}
         place = next(iter(sets), "train") if isinstance(sets, dict) else "train"
-        _ask(place, missing, " ".join(values), draft)
+        _ask(place, " ".join(values), draft)
         return
     try:
         meaning = read(value, before) if read else None

@@ -13,7 +13,7 @@ from typing import Any
 
 from clusterlm.importing.arguments import scalar
 from clusterlm.importing.draft import FILL_IN, Draft
-from clusterlm.importing.shell import readable, unset_in
+from clusterlm.importing.shell import absence_of, readable, unset_in
 from clusterlm.importing.special_flags import Given
 
 CONCAT = {"data.packing": ("concat", "as there: one stream, cut into blocks")}
@@ -37,9 +37,11 @@ class Program:
         folder: files that it reads of a folder.
         sets: what follows from the script itself: place -> (value, why).
         percent: what `--validation_split_percentage 5` is divided by.
+        held_back: share of the data that it evaluates on, where no file is given.
+        block_size: tokens in a sequence, by default.
         resizes: whether the embedding follows the tokenizer.
-        adapter: always, or only when options say so.
-        notes: what to know.
+        has_adapter: always, and not only when options say so.
+        lora: defaults of its options of LoRA.
     """
 
     words: str
@@ -47,20 +49,26 @@ class Program:
     folder: str = "*"
     sets: dict[str, tuple[Any, str]] = field(default_factory=dict)
     percent: float = 100.0
+    held_back: float = 0.0
+    block_size: int | None = None
     resizes: bool = False
-    adapter: bool = False
-    notes: tuple[tuple[str, str], ...] = ()
+    has_adapter: bool = False
+    lora: dict[str, Any] = field(default_factory=dict)
 
 
 TEXT = {"kind": "text"}
+LORA = {"r": 8, "alpha": 32, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
 CHINESE_PT = Program(
     "Chinese-LLaMA-Alpaca's further pretraining",
     {"kind": "text", "documents": "line"},
     folder="*.txt",
     sets=CONCAT | ACROSS,
     percent=1.0,
+    held_back=0.05,
+    block_size=1024,
     resizes=True,
-    adapter=True,
+    has_adapter=True,
+    lora=LORA,
 )
 CHINESE_SFT = Program(
     "Chinese-LLaMA-Alpaca's fine-tuning",
@@ -68,8 +76,10 @@ CHINESE_SFT = Program(
     folder="*.json",
     sets=PADDED | CUT | {"data.tokenizer.chat_template": ("alpaca", "as there")},
     percent=1.0,
+    block_size=512,
     resizes=True,
-    adapter=True,
+    has_adapter=True,
+    lora=LORA,
 )
 RUADAPT = Program(
     "ruadapt's train_trainer.py",
@@ -78,14 +88,21 @@ RUADAPT = Program(
         "data.packing": ("paragraph_start", "as there: a block begins with a document or paragraph")
     }
     | ACROSS,
+    held_back=0.05,
+    block_size=1024,
     resizes=True,
+    lora=LORA,
 )
 FASTCHAT = Program(
     "FastChat",
     {"kind": "chat", "layout": "sharegpt"},
     sets=PADDED | CUT | {"data.tokenizer.chat_template": ("vicuna", "as there")},
+    block_size=512,
+    lora=LORA | {"alpha": 16, "dropout": 0.05},
 )
-RUN_CLM = Program("transformers' run_clm.py", TEXT, sets=CONCAT | ACROSS)
+RUN_CLM = Program(
+    "transformers' run_clm.py", TEXT, sets=CONCAT | ACROSS, held_back=0.05, block_size=1024
+)
 PROGRAMS: tuple[tuple[str, Program], ...] = (
     (r"run_clm_pt_with_peft\.py", CHINESE_PT),
     (r"run_clm_sft_with_peft\.py", CHINESE_SFT),
@@ -132,9 +149,9 @@ def _add_source(
             config, said = given["dataset_config_name"]
             source["subset"] = readable(config[0])
             comment = f"{written} {said}"
-    elif missing := unset_in(values[0]):
+    elif unset_in(values[0]):
         source["path"] = FILL_IN
-        comment = f"CHANGE: ${missing[0]} is not set in the script"
+        comment = f"CHANGE: {absence_of(values[0])}"
         draft.to_fill_in["data.sources[0].path"] = comment.removeprefix("CHANGE: ")
     else:
         source["path"] = values[0]
@@ -173,8 +190,8 @@ def _read_validation(given: Given, about: Program, kind: dict[str, Any], draft: 
                 draft.drop(written, "the script does not use it")
             continue
         path = values[0]
-        if missing := unset_in(path):
-            path, written = FILL_IN, f"CHANGE: ${missing[0]} is not set in the script"
+        if unset_in(path):
+            written, path = f"CHANGE: {absence_of(path)}", FILL_IN
             draft.to_fill_in["data.validation.sources[0].path"] = written[8:]
         _set_source("data.validation.sources", _with_path(kind, path), written, draft)
     values, written = given.get("validation_split_percentage", ([], ""))
@@ -185,3 +202,9 @@ def _read_validation(given: Given, about: Program, kind: dict[str, Any], draft: 
         draft.put("data.validation.fraction", share / about.percent, written)
     elif written:
         draft.note(written, "write data.validation: {fraction: ...}")
+    elif about.held_back and "do_eval" in given and not draft.has("data.validation.sources"):
+        why = "the default of the script, where the data have no part for it"
+        draft.add("data.validation.fraction", about.held_back, why)
+    if not draft.has("data.validation") and draft.has("train.eval_steps"):
+        draft.drop(draft.comments["train.eval_steps"], "there are no data to evaluate on")
+        draft.remove("train.eval_steps")

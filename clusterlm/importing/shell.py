@@ -84,6 +84,15 @@ def unset_in(text: str) -> list[str]:
     return re.findall(f"{OPEN}([^{CLOSE}]*){CLOSE}", text)
 
 
+def absence_of(text: str) -> str:
+    """Which value a text lacks, and why."""
+    missing = unset_in(text)
+    names = ", ".join(f"${name}" for name in missing)
+    is_command = any(name.startswith("(") for name in missing)
+    when = "known only when the script runs" if is_command else "not set in the script"
+    return f"{names} {'are' if len(missing) > 1 else 'is'} {when}"
+
+
 def readable(text: str) -> str:
     """The text as it stands in the script, `$NAME` for what is not known."""
     return re.sub(f"{OPEN}([^{CLOSE}]*){CLOSE}", r"$\1", text)

@@ -89,8 +89,10 @@ def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise ClusterLMError(f"{shown}: no such file") from None
     except OSError as error:
-        raise ClusterLMError(f"{shown}: {error.strerror or error}; {ACCEPTED}") from error
+        raise ClusterLMError(f"{shown}: cannot be read: {error.strerror or error}") from error
     if len(raw) > LARGEST_FILE or b"\x00" in raw:
         raise ClusterLMError(f"{shown} is no text of at most 1 MiB; {ACCEPTED}")
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from clusterlm.importing.arguments import options_of, scalar, split_at_program
 from clusterlm.importing.draft import Draft
-from clusterlm.importing.shell import readable, unset_in
+from clusterlm.importing.shell import absence_of, unset_in
 
 MEETING = "clusterlm chooses where the ranks meet, anew for each attempt"
 RESTARTS = "the supervisor restarts; see recovery"
@@ -157,7 +157,7 @@ def _put_count(place: str, value: str, written: str, draft: Draft) -> None:
     elif value == "cpu":
         draft.put(place, 0, written)
     elif unset_in(value):
-        draft.ask(place, 1, f"{readable(value)} is not set in the script")
+        draft.ask(place, 1, absence_of(value))
     else:
         draft.note(written, "is no number; write it into " + place)
 

@@ -11,7 +11,7 @@ from typing import Any
 from clusterlm.importing.arguments import scalar
 from clusterlm.importing.draft import Draft, grouped
 from clusterlm.importing.shell import readable
-from clusterlm.spec.data import Data
+from clusterlm.spec.data import Data, Tokenizer
 from clusterlm.spec.document import NotYaml, read_document
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import Adapter, Model
@@ -24,6 +24,7 @@ ORDER = {
     "": list(Job.model_fields),
     "resources": list(Resources.model_fields),
     "data": list(Data.model_fields),
+    "data.tokenizer": list(Tokenizer.model_fields),
     "model": ["name", "revision", "class", *Model.model_fields],
     "model.adapter": list(Adapter.model_fields),
     "train": list(Train.model_fields),
@@ -156,7 +157,7 @@ def _aligned(rows: list[Row]) -> Iterator[str]:
     while start < len(rows):
         end = next((i for i in range(start + 1, len(rows)) if rows[i] == ("", "")), len(rows))
         block = rows[start:end]
-        short = [len(line) for line, comment in block if comment and len(line) <= 56]
+        short = [len(line) for line, comment in block if comment and len(line) <= 48]
         column = max(short, default=0) + 2
         for line, comment in block:
             comment = " ".join(readable(comment).split())

@@ -73,13 +73,19 @@ def test_a_file_that_is_not_understood_is_refused_in_one_sentence(
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("content", [None, b"\x00\x01", b"\xff\xfe torchrun"])
-def test_what_is_no_text_says_what_is_accepted(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"\x00\x01", b"\xff\xfe torchrun"])
+def test_what_is_no_text_says_what_is_accepted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.sh"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(ClusterLMError, match="accepted: a shell script"):
         run("import", path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterLMError, match=r"gone\.sh: no such file"):
+        run("import", tmp_path / "gone.sh")
+    with pytest.raises(ClusterLMError, match="is a folder; accepted"):
+        run("import", tmp_path)
 
 
 def test_recipes_are_listed_with_what_they_are() -> None:

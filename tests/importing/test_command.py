@@ -269,3 +269,12 @@ def test_every_input_is_used() -> None:
     used = {name for names in EXPECTED for name in names}
     used |= {"saiga.yaml", "nanogpt.yaml", "accelerate.sh", "ds_zero2_no_offload.json"}
     assert {path.name for path in INPUTS.iterdir()} == used
+
+
+def test_the_page_shows_what_is_really_written(imports: Import) -> None:
+    page = (INPUTS.parents[2] / "docs" / "import.md").read_text("utf-8")
+    blocks = re.findall(r"<!-- import: ([^\n]*) -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    for names, text in blocks:
+        written = imports(*names.split()).text
+        assert written.replace("`clusterlm import`", f"`clusterlm import {names}`") == text
