@@ -21,11 +21,31 @@ from clusterlm.importing.training_flags import DEFAULTS, MOVED
 
 QUIET = {
     *("echo", "cd", "set", "mkdir", "date", "hostname", "sleep", "true", "wait", "tee", "cat"),
-    *("free", "lscpu", "nvidia-smi", "ls", "pwd", "printf", "[", "[[", "test", "exit", "ulimit"),
+    *(
+        "clear",
+        "free",
+        "lscpu",
+        "nvidia-smi",
+        "ls",
+        "pwd",
+        "printf",
+        "[",
+        "[[",
+        "test",
+        "exit",
+        "ulimit",
+    ),
     *("which", "python3-config", "trap", "scontrol", "squeue", "unset", "shift", "rm", "cp"),
 }
 """Commands that mean nothing for a job; they are counted only."""
 PREFIXES = ("sudo", "nohup", "exec", "time", "env", "command")
+WRAPPERS = {
+    **dict.fromkeys(("apptainer", "singularity", "docker", "podman", "enroot"), "a container"),
+    **dict.fromkeys(("mpirun", "mpiexec", "orterun"), "clusterlm starts the ranks"),
+    **dict.fromkeys(("uv", "poetry", "conda", "micromamba", "pipenv"), "an environment"),
+    **dict.fromkeys(("numactl", "taskset", "timeout", "nice", "stdbuf", "script"), ""),
+}
+"""Programs that start the one behind them."""
 SHELLS = ("bash", "sh", "zsh", "source", ".")
 FLAGS_OF_SRUN = ("label", "exclusive", "unbuffered", "overlap", "no-container-mount-home")
 
@@ -117,6 +137,8 @@ def _unwrapped(argv: list[str], draft: Draft) -> list[str]:
     """The command without sudo, nohup, srun with its options."""
     while argv and os.path.basename(argv[0]) in PREFIXES:
         argv = [word for word in argv[1:] if not re.match(r"[A-Z_]+=", word)]
+    if argv and os.path.basename(argv[0]) in WRAPPERS:
+        return _inside(argv, draft)
     if not argv or os.path.basename(argv[0]) != "srun":
         return argv
     options, at = [], 1
@@ -132,8 +154,24 @@ def _unwrapped(argv: list[str], draft: Draft) -> list[str]:
     return _unwrapped(argv[at:], draft)
 
 
+def _inside(argv: list[str], draft: Draft) -> list[str]:
+    """What a container, mpirun or an environment starts; the command itself when it trains not."""
+    for at in range(1, len(argv)):
+        name = os.path.basename(argv[at])
+        if launch_of(argv[at:]) is not None or name == "bash":
+            why = WRAPPERS[os.path.basename(argv[0])]
+            if why.startswith("a"):
+                draft.note(readable(" ".join(argv[:at])), f"{why}: see image in docs/job-yaml.md")
+            elif why:
+                draft.drop(readable(" ".join(argv[:at])), why)
+            return argv[at:]
+    return argv
+
+
 def _inner_script(argv: list[str]) -> str | None:
-    """The text of `bash -c "..."`."""
+    """The text of `bash -c "..."`, or of `eval "..."`."""
+    if argv[0] == "eval":
+        return " ".join(argv[1:])
     if os.path.basename(argv[0]) not in SHELLS:
         return None
     for at, word in enumerate(argv[1:-1], start=1):

@@ -67,8 +67,9 @@ def read_deepspeed(
         can_be_used: the file is there, and not only a text within a script.
         overrules: what it says in numbers goes into `train`, too.
     """
-    zero = config.get("zero_optimization") or {}
-    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
+    zero = config.get("zero_optimization")
+    zero = zero if isinstance(zero, dict) else {}
+    stage = zero.get("stage", 0)
     further = sorted(_further(config))
     draft.put("train.strategy", "deepspeed", f"{name}")
     draft.remove("train.deepspeed")

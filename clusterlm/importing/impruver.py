@@ -45,7 +45,9 @@ ADAPTER = {
 
 def looks_like_impruver(values: object) -> bool:
     """Whether a YAML is one of impruver's."""
-    return isinstance(values, dict) and "datasets" in values and "model" in values
+    if not isinstance(values, dict):
+        return False
+    return isinstance(values.get("datasets"), list) and isinstance(values.get("model"), dict)
 
 
 def draft_impruver(values: dict[str, Any], stem: str, draft: Draft) -> None:
@@ -55,8 +57,11 @@ def draft_impruver(values: dict[str, Any], stem: str, draft: Draft) -> None:
         if key in values:
             draft.drop(f"{key}: {values[key]}", "runs and prepared data have folders of their own")
     known = {"output_dir", "train_path", "val_path", "datasets", "model", "lora", "tokenizer"}
-    for key in values.keys() - known - {"trainer", "ddp"}:
+    for key in sorted(values.keys() - known - {"trainer", "ddp"}, key=str):
         draft.note(str(key), "is unclear, left out")
+    for key in ("lora", "tokenizer", "trainer", "ddp"):
+        if not isinstance(values.get(key) or {}, dict):
+            draft.note(f"{key}: {values[key]}", "is no section, left out")
     draft.add("name", run_name(stem))
     model, tokenizer = _mapping(values, "model"), _mapping(values, "tokenizer")
     _read_model(model, draft)
@@ -81,7 +86,7 @@ def _read_model(model: dict[str, Any], draft: Draft) -> None:
         draft.put("model.name", name, "model.name")
         if short != "AutoModelForCausalLM":
             draft.put("model.class", short, "model.class")
-    elif "config" in model:
+    elif isinstance(model.get("config"), dict):
         draft.put("model.from_scratch.class", short, "model.class")
         config = {k: v for k, v in model["config"].items() if k not in NOT_OF_A_CONFIG}
         draft.put("model.from_scratch.config", config, "model.config")
@@ -99,7 +104,7 @@ def _read_model(model: dict[str, Any], draft: Draft) -> None:
     if attention := model.get("attn_implementation"):
         draft.put("model.attention", attention, "model.attn_implementation")
     known = {"name", "class", "config", "config_class", "dtype", "attn_implementation"}
-    for key in model.keys() - known - {"load_in_4bit", "load_in_8bit"}:
+    for key in sorted(model.keys() - known - {"load_in_4bit", "load_in_8bit"}, key=str):
         draft.note(f"model.{key}: {model[key]}", "is unclear, left out")
     if name:
         why = "is always on there; write model.trust_remote_code: true if the model brings code"
@@ -144,12 +149,15 @@ def _read_tokenizer(tokenizer: dict[str, Any], model: dict[str, Any], draft: Dra
     if class_ != "transformers.AutoTokenizer":
         draft.drop(f"tokenizer.class: {class_}", "tokenizers are read from their tokenizer.json")
     known = {"name", "class", "max_tokens_count", "chat_template", "special_tokens"}
-    for key in tokenizer.keys() - known:
+    for key in sorted(tokenizer.keys() - known, key=str):
         draft.note(f"tokenizer.{key}: {tokenizer[key]}", "is unclear, left out")
 
 
 def _read_datasets(datasets: Any, draft: Draft) -> None:
-    entries = [one for one in datasets if isinstance(one, dict)] if datasets else []
+    entries = [one for one in datasets if isinstance(one, dict)]
+    for one in datasets:
+        if not isinstance(one, dict):
+            draft.note(f"datasets: {one}", "is no section with a name, left out")
     sources = [_source(one, number, draft) for number, one in enumerate(entries)]
     if sources:
         draft.add("data.sources", sources)
@@ -182,7 +190,7 @@ def _source(entry: dict[str, Any], number: int, draft: Draft) -> dict[str, Any]:
     if short == "reasoning_to_messages" and "mapping" not in source:
         source["mapping"] = {"reasoning": "reasoning"}
     known = {"name", "converter", "split", *SAME_KEYS, *RENAMED_KEYS}
-    for key in entry.keys() - known:
+    for key in sorted(entry.keys() - known, key=str):
         draft.note(f"{where}.{key}: {entry[key]}", "is unclear, left out")
     return source
 

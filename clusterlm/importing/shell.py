@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from clusterlm.importing.words import HereText, Lexer, Operator, Part, Token, Word
+from clusterlm.importing.words import CLOSE, OPEN, HereText, Lexer, Operator, Part, Token, Word
 
-OPEN, CLOSE = "\ue000", "\ue001"
 KEYWORDS = ("if", "then", "else", "elif", "do", "while", "until", "!", "{", "(")
 ENDS = ("fi", "done", "esac", "}", "for", "case", "select", "function", "in")
 DECLARATIONS = ("export", "declare", "local", "readonly", "typeset")

@@ -58,7 +58,8 @@ def draft_files(paths: list[Path]) -> Draft:
 def _sort_in(path: Path, sources: Sources) -> None:
     text = _read_text(path)
     shown = printable(str(path))
-    if path.suffix == ".json" or text.lstrip()[:1] == "{":
+    is_yaml = path.suffix in (".yaml", ".yml")
+    if path.suffix == ".json" or (text.lstrip()[:1] == "{" and not is_yaml):
         try:
             values = json.loads(text)
         except ValueError as error:
@@ -66,7 +67,7 @@ def _sort_in(path: Path, sources: Sources) -> None:
         if not looks_like_deepspeed(values):
             raise ClusterLMError(f"{shown} is a JSON, but none of DeepSpeed; {ACCEPTED}")
         sources.deepspeed.append((path, values))
-    elif path.suffix in (".yaml", ".yml"):
+    elif is_yaml:
         try:
             values = read_document(text).values
         except NotYaml as error:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 BREAKS = " \t\n;&|()<>"
+OPEN, CLOSE = "\ue000", "\ue001"
+"""Around what has no value yet; such a mark is one character of a word, whatever is in it."""
 OPERATORS = ("&&", "||", ";;", "|&", "&>>", "&>", ">>", "<<-", "<<<", "<<", ">&", "<&")
 
 
@@ -143,6 +145,8 @@ class Lexer:
             return self._double_quoted()
         if char in "$`":
             return [self._expansion(is_quoted=False)]
+        if char == OPEN:
+            return [Part(self._mark())]
         if char == "\\":
             self._skip(1)
             return [Part(self._one(), is_quoted=True)]
@@ -164,9 +168,16 @@ class Lexer:
                 parts.append(Part(self._one(), is_quoted=True))
             elif char in "$`":
                 parts.append(self._expansion(is_quoted=True))
+            elif char == OPEN:
+                parts.append(Part(self._mark(), is_quoted=True))
             else:
                 parts.append(Part(self._one(), is_quoted=True))
         raise Unreadable("a quote", line)
+
+    def _mark(self) -> str:
+        start = self._at
+        self._skip(self._find(CLOSE, len(self._text)) + 1 - start)
+        return self._text[start : self._at]
 
     def _expansion(self, *, is_quoted: bool) -> Part:
         if self._next_is("`"):
