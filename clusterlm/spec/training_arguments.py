@@ -2,8 +2,9 @@
 
 A table, so that a mistake is found before the job waits in a queue, and without importing
 transformers on a login node. It is that of transformers 5.23; a test compares it with the
-installed one. Names that clusterlm decides itself are refused with the key to use, names that
-transformers has dropped are carried over where the meaning is exactly the same.
+installed one. Names that clusterlm decides itself, or that transformers has dropped, have been
+carried over by `old_names.py` where the meaning is the same; here the rest is refused, with the key
+to write instead.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ OWNED: dict[str, str] = {
     "auto_find_batch_size": "the batch is what micro_batch_size says",
     "bf16": "write precision: bf16",
     "ddp_backend": "nccl on GPUs, gloo on the CPU",
-    "disable_tqdm": "bars are for terminals; logs have lines",
+    "disable_tqdm": "`clusterlm status` and `logs` show the progress",
     "do_eval": "evaluation follows data.validation and train.eval_steps",
     "do_predict": "there is no prediction phase",
     "do_train": "training is what the phase does",
@@ -101,9 +102,9 @@ OWNED: dict[str, str] = {
     "hub_token": "write secrets: [HF_TOKEN]",
     "ignore_data_skip": "a resumed run goes on with the data where it stopped",
     "label_names": "the prepared blocks bring their labels",
-    "load_best_model_at_end": "metrics.jsonl has every eval_loss, keep_checkpoints the choice",
+    "load_best_model_at_end": "the newest becomes the model; metrics.jsonl has every eval_loss",
     "local_rank": "the launcher gives it",
-    "logging_nan_inf_filter": "a loss that is no number is never hidden",
+    "logging_nan_inf_filter": "a loss that is no number is always seen",
     "logging_strategy": "write logging_steps",
     "lr_scheduler_type": "write lr_scheduler",
     "num_train_epochs": "write epochs",
@@ -156,25 +157,9 @@ GONE: dict[str, str] = {
     "tpu_num_cores": "transformers has dropped it",
     "use_ipex": "transformers has dropped it",
     "use_mps_device": "transformers has dropped it",
-    "xpu_backend": "write ddp_backend",
+    "xpu_backend": OWNED["ddp_backend"],
 }
 """Keys of older TrainingArguments, and what to write instead."""
-
-RENAMED = {
-    "warmup_ratio": "warmup",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-"""Old names whose value means the same under the new one."""
-
-NO_EFFECT: dict[str, tuple[object, str]] = {
-    "overwrite_output_dir": (None, "every run has a folder of its own"),
-    "no_cuda": (False, "resources.gpus_per_node decides"),
-    "save_safetensors": (True, "weights are always saved so"),
-    "group_by_length": (False, "blocks are of one length"),
-    "include_tokens_per_second": (None, "metrics.jsonl always has it"),
-    "adafactor": (False, "train.optim decides"),
-}
-"""Old names that may be left out: with this value (None: any) nothing changes, and why."""
 
 SCHEDULERS = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant"),
@@ -193,20 +178,6 @@ OPTIMIZERS = (
     *("schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "apollo_adamw_layerwise"),
     "stable_adamw",
 )
-
-
-def translate_old_names(train: dict[str, Any]) -> list[str]:
-    """Carry old names over to the new ones, in place; a note for each."""
-    notes = []
-    for old, new in RENAMED.items():
-        if old in train and new not in train:
-            train[new] = train.pop(old)
-            notes.append(f"train.{old} is now called {new}; read as that")
-    for old, (value, why) in NO_EFFECT.items():
-        if old in train and (value is None or train[old] is value):
-            del train[old]
-            notes.append(f"train.{old} left out: {why}")
-    return notes
 
 
 def read_flags(train: dict[str, Any]) -> None:

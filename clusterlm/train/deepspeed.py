@@ -14,13 +14,18 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clusterlm.errors import TrainError
-from clusterlm.node.files import write_json
+from clusterlm.errors import ClusterLMError, TrainError
+from clusterlm.node.files import read_json, write_json
+from clusterlm.plan.memory import lowest_stage_of
+from clusterlm.plan.origin import find_shape
+from clusterlm.plan.setup import setup_of
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.train.rank import Rank
@@ -35,9 +40,17 @@ HOST = {"device": "cpu", "pin_memory": True}
 
 
 def choose_deepspeed(
-    job: Job, rank: Rank, *, on_cpu: bool, say: Callable[[str], None] = print
+    job: Job,
+    rank: Rank,
+    *,
+    on_cpu: bool,
+    gpu_bytes: float | None = None,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any] | None:
-    """The JSON of this run, or None with another strategy; rank 0 leaves a copy in the run."""
+    """The JSON of this run, or None with another strategy; rank 0 leaves a copy in the run.
+
+    `gpu_bytes` is the memory of the smallest GPU, the same number on every rank.
+    """
     if job.train.strategy != "deepspeed":
         return None
     asked = job.train.deepspeed or DeepSpeed()
@@ -48,7 +61,9 @@ def choose_deepspeed(
         for key in completed:
             say(f"{Path(asked).name}: {key} is set for this run")
         return config | _universal(rank)
-    stage = choose_stage(asked, job)
+    stage = choose_stage(asked, job, rank, gpu_bytes=gpu_bytes)
+    if asked.stage == "auto":
+        say(f"DeepSpeed: stage {stage}")
     # with weights on the host there is nothing to keep on the node's GPUs
     several_nodes = rank.world_size > rank.local_world_size > 1 and not on_cpu
     config = build_json(
@@ -67,11 +82,26 @@ def _universal(rank: Rank) -> dict[str, Any]:
     return {"checkpoint": {"load_universal": True}} if is_universal(rank.resume_from) else {}
 
 
-def choose_stage(asked: DeepSpeed, job: Job) -> int:
-    """The stage asked for; auto: 2, or 3 when parameters are to be offloaded."""
+def choose_stage(asked: DeepSpeed, job: Job, rank: Rank, *, gpu_bytes: float | None) -> int:
+    """The stage asked for; auto: the lowest that fits, 2 where that cannot be known.
+
+    A training that goes on keeps the stage that it began with: its checkpoints are of that.
+    """
     if asked.stage != "auto":
         return asked.stage
-    return 3 if asked.offload_parameters else 2
+    begun = read_json(rank.run.deepspeed) if rank.resume_from is not None else None
+    if begun is not None:
+        return zero_stage(begun)
+    usual = 3 if asked.offload_parameters else 2
+    if gpu_bytes is None or job.data is None:
+        return usual
+    try:
+        shape = find_shape(job, environ=os.environ, may_import=False).shape
+        setup = setup_of(job, shape, block_size=job.data.block_size)
+    except ClusterLMError:
+        return usual
+    setup = replace(setup, nodes=1, ranks_per_node=rank.world_size)
+    return lowest_stage_of(setup, gpu_bytes, parameters=asked.offload_parameters) or 3
 
 
 def join_deepspeed(*, on_cpu: bool) -> None:

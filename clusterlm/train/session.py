@@ -181,14 +181,25 @@ def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | N
 
 def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     """Its JSON, once it has joined the ranks; None with another strategy."""
-    say = session.progress.say
-    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu, say=say)
+    config = choose_deepspeed(
+        session.job,
+        session.rank,
+        on_cpu=on_cpu,
+        gpu_bytes=None if on_cpu else smallest_gpu(session),
+        say=session.progress.say,
+    )
     if config is not None:
         text = "starting DeepSpeed (the first time on a machine it compiles a part of itself)"
         session.progress.show(text=text, now=True)
         join_deepspeed(on_cpu=on_cpu)
         session.clock.mark("DeepSpeed")
     return config
+
+
+def smallest_gpu(session: Session) -> float:
+    """Its memory, over all ranks, in bytes: they must choose alike."""
+    own = torch.cuda.get_device_properties(session.rank.local_rank).total_memory
+    return min(row[0] for row in session.group.gather_numbers([float(own)]))
 
 
 def track(session: Session) -> None:

@@ -88,7 +88,7 @@ def test_the_example_of_the_design_is_accepted(folder: Path) -> None:
     assert loaded.job.resources.world_size == 64
     assert loaded.job.gradient_accumulation == 4
     assert loaded.job.global_batch_size == 256
-    assert "train.warmup_ratio is now called warmup; read as that" in loaded.notes
+    assert "train.warmup_ratio read as train.warmup: 0.03" in loaded.notes
     assert any("taken as a hub id" in note for note in loaded.notes)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -20,6 +22,7 @@ from clusterlm.train.deepspeed import (
     read_own_json,
     zero_stage,
 )
+from clusterlm.train.rank import Rank
 from tests.train.forked import Forks
 from tests.train.launching import Run
 
@@ -109,11 +112,41 @@ def test_fp16_scales_the_loss_by_what_it_finds() -> None:
     assert config["bf16"] == {"enabled": False}
 
 
-def test_auto_is_a_stage_that_can_do_what_is_asked() -> None:
-    job = Job(name="t")
-    assert choose_stage(DeepSpeed(), job) == 2
-    assert choose_stage(DeepSpeed(offload_parameters=True), job) == 3
-    assert choose_stage(DeepSpeed(stage=1), job) == 1
+def place(folder: Path, **more: Any) -> Rank:
+    rank = Rank.read(folder, {"CLUSTERLM_CACHE": str(folder), "WORLD_SIZE": "8"})
+    return replace(rank, **more)
+
+
+def test_auto_is_the_lowest_stage_that_fits(tmp_path: Path) -> None:
+    config = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008}
+    eight_billion = {"from_scratch": {"class": "LlamaForCausalLM", "config": config}}
+    data: dict[str, Any] = {"tokenizer": {"train": {"vocab_size": 32000}}, "block_size": 2048}
+    data["sources"] = [{"kind": "text", "path": "corpus"}]
+    job = Job.model_validate(
+        {
+            "name": "t",
+            "model": eight_billion,
+            "data": data,
+            "train": {"strategy": "deepspeed", "activation_checkpointing": True},
+            "resources": {"gpus_per_node": 8},
+        }
+    )
+    stages = [
+        choose_stage(DeepSpeed(), job, place(tmp_path), gpu_bytes=gib * 2**30)
+        for gib in (1000, 80, 40, 1)
+    ]
+    assert stages == sorted(stages)
+    assert (stages[0], stages[-1]) == (1, 3)
+
+
+def test_auto_without_a_gpu_or_with_a_checkpoint(tmp_path: Path) -> None:
+    job, here = Job(name="t"), place(tmp_path)
+    assert choose_stage(DeepSpeed(), job, here, gpu_bytes=None) == 2
+    assert choose_stage(DeepSpeed(offload_parameters=True), job, here, gpu_bytes=None) == 3
+    assert choose_stage(DeepSpeed(stage=1), job, here, gpu_bytes=None) == 1
+    (tmp_path / "deepspeed.json").write_text('{"zero_optimization": {"stage": 3}}')
+    going_on = place(tmp_path, resume_from=tmp_path)
+    assert choose_stage(DeepSpeed(), job, going_on, gpu_bytes=2**40) == 3
 
 
 def test_own_json_gets_what_it_needs_to_run_and_to_be_saved() -> None:
