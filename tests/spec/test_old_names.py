@@ -102,7 +102,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 def test_an_old_name_means_what_it_meant(
     load: Load, changes: dict[str, Any], place: str, value: object
 ) -> None:
-    loaded = load(changes)
+    # fp16 wants a GPU, and fsdp somebody to share with
+    loaded = load(changes | {"resources.gpus_per_node": 2})
     found: Any = loaded.job
     for key in place.split("."):
         found = found.get(key) if isinstance(found, dict) else getattr(found, key)
