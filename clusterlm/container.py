@@ -26,6 +26,7 @@ from clusterlm.paths import ImagePaths, RunPaths, cache_dir
 from clusterlm.spec.chat_template import is_file
 from clusterlm.spec.image import Runtime
 from clusterlm.spec.job import Job
+from clusterlm.spec.model import Model
 from clusterlm.spec.sources import CustomSource, Source
 
 SCRATCH = "/tmp"
@@ -210,7 +211,7 @@ def _named_paths(job: Job) -> Iterator[tuple[str, str]]:
         if template is not None and is_file(template):
             yield "data.tokenizer.chat_template", template
     if job.model:
-        yield "model.name", _with_blobs(job.model.name or "")
+        yield from _of_model(job.model)
     if isinstance(job.train.deepspeed, str):
         yield "train.deepspeed", job.train.deepspeed
     if job.train.command:
@@ -218,6 +219,17 @@ def _named_paths(job: Job) -> Iterator[tuple[str, str]]:
         # /usr/bin/env is the image's own
         if not _hides(folder):
             yield "train.command[0]", folder
+
+
+def _of_model(model: Model) -> Iterator[tuple[str, str]]:
+    yield "model.name", _with_blobs(model.name or "")
+    if model.adapter and model.adapter.continue_from:
+        yield "model.adapter.continue_from", model.adapter.continue_from
+    new = model.from_scratch.class_ if model.from_scratch else None
+    for where, name in (("model.class", model.class_), ("model.from_scratch.class", new)):
+        if name and ":" in name:
+            # with its neighbours, which it may import
+            yield where, posixpath.dirname(name.rpartition(":")[0])
 
 
 def _sources(where: str, sources: Iterable[Source]) -> Iterator[tuple[str, str]]:

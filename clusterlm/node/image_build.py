@@ -99,12 +99,14 @@ def code_files(package: Path) -> dict[str, Path]:
     """A package's files by their name in it, sorted, without what Python compiles.
 
     While Python compiles, a `__pycache__` holds names such as `x.cpython-311.pyc.1234` as well.
+    The recipes that an installed package brings are not its code.
     """
     found = {
         path.relative_to(package).as_posix(): path
         for path in package.rglob("*")
         if path.suffix != ".pyc"
         and "__pycache__" not in path.relative_to(package).parts
+        and path.relative_to(package).parts[0] != "recipes"
         and path.is_file()
     }
     return {name: found[name] for name in sorted(found)}

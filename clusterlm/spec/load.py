@@ -1,6 +1,7 @@
 """job.yaml -> Job, or every mistake in it at once.
 
-    text -> values with lines -> --set -> old names -> absolute paths -> sections -> rules
+    text -> values with lines -> --set -> old names -> absolute paths, small files read -> what a
+         DeepSpeed JSON says -> sections -> rules
 
 A section with a mistake does not keep the others from being checked: only the rules that read it
 are left out.
@@ -9,21 +10,24 @@ are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.spec.deepspeed_json import follow_json
 from clusterlm.spec.document import Document, NotYaml, read_document
+from clusterlm.spec.inlined import inline_patterns
 from clusterlm.spec.job import Job, build_validators
 from clusterlm.spec.local_paths import make_paths_absolute
 from clusterlm.spec.mistakes import problems_of
+from clusterlm.spec.old_names import Translated, translate_old_names
 from clusterlm.spec.overrides import apply_overrides
 from clusterlm.spec.place import Place, dotted, is_within, line_of
 from clusterlm.spec.rules import RULES, notes_on
-from clusterlm.spec.training_arguments import read_flags, translate_old_names
+from clusterlm.spec.training_arguments import read_flags
 from clusterlm.spec.wording import printable
 
 LARGEST_FILE = 2**20
@@ -59,23 +63,41 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
         SpecError: with every mistake, each with its place and line.
         ClusterLMError: the file cannot be read at all.
     """
+    return load_text(_read_text(path.absolute()), path, overrides)
+
+
+def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
+    """Complete and check a job.yaml whose text is at hand.
+
+    Args:
+        text: what stands, or will stand, in the file.
+        path: the file, which need not be there; what the text names is relative to its folder.
+        overrides: as for `load_job`.
+
+    Raises:
+        SpecError: with every mistake, each with its place and line.
+    """
     path = path.absolute()
     source = printable(path.name)
-    text = _read_text(path)
     try:
         document = read_document(text)
     except NotYaml as error:
         raise SpecError(source, [error.problem]) from error
     set_places, problems = apply_overrides(document.values, overrides)
-    notes = _translate(document.values)
+    old = _translate(document.values)
     bad_paths = make_paths_absolute(document.values, str(path.parent))
+    bad_paths += inline_patterns(document.values)
+    train = document.values.get("train")
+    followed = follow_json(train) if isinstance(train, dict) else []
     job, mistakes = _check(document.values, {p.where.partition(".")[0] for p in bad_paths})
-    problems += [*bad_paths, *mistakes]
+    # a value that was written under another name has its line there
+    moved = [replace(p, where=old.origins.get(p.where, p.where)) for p in mistakes]
+    problems += [*old.problems, *bad_paths, *moved]
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
         raise _spec_error(source, placed)
-    return LoadedJob(job, text, path, tuple(overrides), (*notes, *notes_on(job)))
+    return LoadedJob(job, text, path, tuple(overrides), (*old.notes, *followed, *notes_on(job)))
 
 
 def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
@@ -110,19 +132,14 @@ def _read_text(path: Path) -> str:
         raise ClusterLMError(f"{shown} is not UTF-8 (line {line}); save it as UTF-8") from error
 
 
-def _translate(values: dict[str, Any]) -> list[str]:
-    notes = []
-    train, model = values.get("train"), values.get("model")
-    if isinstance(train, dict):
-        notes += translate_old_names(train)
+def _translate(values: dict[str, Any]) -> Translated:
+    done = translate_old_names(values)
+    if isinstance(train := values.get("train"), dict):
         read_flags(train)
-    if isinstance(model, dict) and "torch_dtype" in model and "dtype" not in model:
-        model["dtype"] = model.pop("torch_dtype")
-        notes.append("model.torch_dtype is now called dtype; read as that")
     # a section whose keys are all commented out is a section left out
     for key in [key for key, value in values.items() if value is None and key in Job.model_fields]:
         del values[key]
-    return notes
+    return done
 
 
 def _check(values: dict[str, Any], broken: set[str]) -> tuple[Job | None, list[Problem]]:

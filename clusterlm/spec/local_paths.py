@@ -2,8 +2,8 @@
 
 What a job holds then means the same from every folder and node, so spec.json can stand alone. A
 name that may be a hub id (tokenizer.name, model.name) is a path when it begins with ./ ../ / or ~,
-or when a folder of that name is there. A converter that lies beside the YAML becomes
-`/folder/conv.py:function`; any other is a function of an installed package and stays as it is.
+or when a folder of that name is there. A converter or a model's class that lies beside the YAML
+becomes `/folder/conv.py:function`; any other is of an installed package and stays as it is.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def make_paths_absolute(values: dict[str, Any], folder: str) -> list[Problem]:
         converter = source.get("converter")
         if _is_text(converter):
             source["converter"] = _absolute_converter(converter, folder)
+    model = _mapping(values, "model")
+    for holder in (model, _mapping(model, "from_scratch")):
+        if _is_text(holder.get("class")):
+            # written as a converter is: my_model.py:Class
+            holder["class"] = _absolute_converter(holder["class"], folder)
     return problems
 
 
@@ -78,6 +83,11 @@ def _path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
             yield source, "path", (*where, "path"), True
     if _is_text(train.get("deepspeed")):
         yield train, "deepspeed", ("train", "deepspeed"), True
+    adapter = _mapping(model, "adapter")
+    # the patterns' files are read where the spec is made: `inlined.py`
+    for key in ("continue_from", "rank_pattern", "alpha_pattern"):
+        if _is_text(adapter.get(key)):
+            yield adapter, key, ("model", "adapter", key), True
     template = tokenizer.get("chat_template")
     # a template itself is full of braces
     if _is_text(template) and is_file(template):

@@ -16,9 +16,9 @@ from clusterlm.errors import Problem
 from clusterlm.spec.base import HUB_NAME
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES, is_file, is_inline
 from clusterlm.spec.job import Job
+from clusterlm.spec.python_files import definition_problem, is_installed
 from clusterlm.spec.rules_data import named_sources
 from clusterlm.spec.sources import CustomSource
-from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.wording import did_you_mean, shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -75,12 +75,12 @@ def converters_exist(job: Job) -> Iterator[Problem]:
             continue
         module, _, name = source.converter.rpartition(":" if ":" in source.converter else ".")
         if os.path.isabs(module):
-            message = _function_problem(module, name)
+            message = definition_problem(module, name, "function")
         elif not module or source.converter.endswith(".py"):
             file = source.converter if source.converter.endswith(".py") else "conv.py"
             found = shown(source.converter)
             message = f"{found} is no function of a file or module; write {file}:function"
-        elif is_here and not _is_installed(module.partition(".")[0]):
+        elif is_here and not is_installed(module.partition(".")[0]):
             file = f"{module.replace('.', '/')}.py"
             message = f"there is no {file} beside the YAML, and no package of that name"
         else:
@@ -88,55 +88,6 @@ def converters_exist(job: Job) -> Iterator[Problem]:
             continue
         if message:
             yield Problem(f"{where}.converter", message)
-
-
-def _function_problem(path: str, name: str) -> str | None:
-    import ast  # few jobs have a converter
-
-    if not os.path.isfile(path):
-        return f"there is no file {shown(path)}"
-    try:
-        tree = ast.parse(Path(path).read_bytes())
-    except (OSError, SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        place = f"{os.path.basename(path)}, line {line}" if line else os.path.basename(path)
-        return f"{shown(place)} cannot be read as Python"
-    names = _defined(tree)
-    if name in names:
-        return None
-    file = shown(os.path.basename(path))
-    return f"{file} has no function {shown(name)}; {did_you_mean(name, names)}"
-
-
-def _defined(tree: Any) -> list[str]:
-    """Names that a module defines or imports at its top level, also within `if` and `try`."""
-    import ast
-
-    names: dict[str, None] = {}
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop(0)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names[node.name] = None
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            for alias in node.names:
-                names[alias.asname or alias.name.partition(".")[0]] = None
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name))
-        else:
-            for part in ("body", "orelse", "finalbody", "handlers"):
-                waiting += getattr(node, part, [])
-    return list(names)
-
-
-def _is_installed(package: str) -> bool:
-    from importlib.util import find_spec  # finds, and imports nothing of it
-
-    try:
-        return find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def tokenizer_exists(job: Job) -> Iterator[Problem]:
@@ -235,49 +186,6 @@ def _read_json(path: str) -> Any:
         return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def deepspeed_json_agrees(job: Job) -> Iterator[Problem]:
-    """A DeepSpeed JSON says "auto", or the same as the job."""
-    path = job.train.deepspeed
-    if path is None or isinstance(path, DeepSpeed):
-        return
-    where = "train.deepspeed"
-    if not os.path.isfile(path):
-        yield Problem(where, f"there is no file {shown(path)}")
-        return
-    config = _read_json(path)
-    if not isinstance(config, dict):
-        yield Problem(where, f"{shown(path)} is no JSON object")
-        return
-    for key, wanted, ours in _deepspeed_pairs(job):
-        found = _value_at(config, key)
-        if found not in (None, "auto", wanted):
-            message = f"{key} is {shown(found)} there, but {shown(wanted)} here ({ours})"
-            yield Problem(where, f'{message}; write "auto" there')
-    # else what is saved at the end are shards that only DeepSpeed can read
-    gather = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
-    if _value_at(config, "zero_optimization.stage") == 3 and not _value_at(config, gather):
-        yield Problem(where, f"stage 3 saves no whole model without {gather}: true")
-
-
-def _deepspeed_pairs(job: Job) -> Iterator[tuple[str, Any, str]]:
-    train = job.train
-    yield "train_batch_size", job.global_batch_size, "micro_batch_size x accumulation x ranks"
-    yield "train_micro_batch_size_per_gpu", train.micro_batch_size, "train.micro_batch_size"
-    yield "gradient_accumulation_steps", job.gradient_accumulation, "train.gradient_accumulation"
-    yield "gradient_clipping", train.max_grad_norm, "train.max_grad_norm"
-    yield "optimizer.params.lr", train.learning_rate, "train.learning_rate"
-    yield "optimizer.params.weight_decay", train.weight_decay, "train.weight_decay"
-    yield "bf16.enabled", train.precision == "bf16", "train.precision"
-    yield "fp16.enabled", False, "train.precision is bf16 or fp32"
-
-
-def _value_at(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def program_exists(job: Job) -> Iterator[Problem]:

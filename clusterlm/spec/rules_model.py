@@ -1,4 +1,4 @@
-"""Rules about the model, its vocabulary and its adapter; collected in `rules.py`."""
+"""Rules about the model and its vocabulary; collected in `rules.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from clusterlm.errors import Problem
 from clusterlm.spec.job import Job
+from clusterlm.spec.python_files import definition_problem, is_installed
 from clusterlm.spec.wording import shown
 
 
@@ -22,23 +23,42 @@ def model_has_one_origin(job: Job) -> Iterator[Problem]:
         yield Problem("model.revision", "belongs to a name; there is none")
 
 
-def adapter_goes_with_its_mode(job: Job) -> Iterator[Problem]:
-    """train.mode: adapter and the section model.adapter, both or neither."""
-    if job.train.command is not None or job.model is None:
+def classes_exist(job: Job) -> Iterator[Problem]:
+    """A class of the user's own file is there; nothing of it is run."""
+    model = job.model
+    if model is None:
         return
-    if job.train.mode == "adapter" and job.model.adapter is None:
-        message = "adapter needs to know which; add model.adapter: {r: 16}, or write mode: full"
-        yield Problem("train.mode", message)
-    if job.train.mode == "full" and job.model.adapter is not None:
-        message = "would not be used: train.mode is full; write train.mode: adapter"
-        yield Problem("model.adapter", message)
+    if model.class_ is not None and model.name is None:
+        message = "is for model.name; a new model has its class in from_scratch: {class: ...}"
+        yield Problem("model.class", message)
+        return
+    is_here = job.image is None or job.runtime == "none"
+    new = model.from_scratch.class_ if model.from_scratch else None
+    named: dict[str, str | None] = {"model.class": model.class_, "model.from_scratch.class": new}
+    for where, name in named.items():
+        if name is not None and (wrong := _class_problem(name, is_here=is_here)):
+            yield Problem(where, wrong)
 
 
-def adapter_has_targets(job: Job) -> Iterator[Problem]:
-    """An empty list of layers trains nothing."""
-    if job.model and job.model.adapter and job.model.adapter.target_modules == []:
-        message = "is an empty list; name the layers, or write all-linear"
-        yield Problem("model.adapter.target_modules", message)
+def _class_problem(name: str, *, is_here: bool) -> str | None:
+    if ":" in name:
+        file, _, found = name.rpartition(":")
+        if not file.endswith(".py"):
+            return f"{shown(name)} names no Python file; write my_model.py:Class"
+        return definition_problem(file, found, "class")
+    package = name.partition(".")[0]
+    # what an image holds cannot be looked at
+    if "." in name and is_here and not is_installed(package):
+        return f"there is no {package}.py beside the YAML, and no package of that name"
+    return None
+
+
+def auto_class_knows_its_type(job: Job) -> Iterator[Problem]:
+    """AutoModelForCausalLM makes a new model by model_type alone."""
+    new = job.model.from_scratch if job.model else None
+    if new and new.class_ == "AutoModelForCausalLM" and "model_type" not in new.config:
+        message = "AutoModelForCausalLM needs config.model_type, such as llama or qwen3"
+        yield Problem("model.from_scratch.class", message)
 
 
 def vocabulary_comes_from_the_tokenizer(job: Job) -> Iterator[Problem]:
@@ -74,8 +94,8 @@ def heads_divide(job: Job) -> Iterator[Problem]:
 
 RULES: tuple[tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]], ...] = (
     (model_has_one_origin, ("model",)),
-    (adapter_goes_with_its_mode, ("model", "train")),
-    (adapter_has_targets, ("model",)),
+    (classes_exist, ("model", "image", "cluster")),
+    (auto_class_knows_its_type, ("model",)),
     (vocabulary_comes_from_the_tokenizer, ("data", "model")),
     (heads_divide, ("model",)),
 )

@@ -2,8 +2,9 @@
 
 A table, so that a mistake is found before the job waits in a queue, and without importing
 transformers on a login node. It is that of transformers 5.23; a test compares it with the
-installed one. Names that clusterlm decides itself are refused with the key to use, names that
-transformers has dropped are carried over where the meaning is exactly the same.
+installed one. Names that clusterlm decides itself, or that transformers has dropped, have been
+carried over by `old_names.py` where the meaning is the same; here the rest is refused, with the key
+to write instead.
 """
 
 from __future__ import annotations
@@ -34,14 +35,12 @@ FREE: dict[str, str] = {
     "dataloader_persistent_workers": FLAG,
     "dataloader_pin_memory": FLAG,
     "dataloader_prefetch_factor": INT,
-    "ddp_backend": TEXT,
     "ddp_broadcast_buffers": FLAG,
     "ddp_bucket_cap_mb": INT,
     "ddp_find_unused_parameters": FLAG,
     "ddp_static_graph": FLAG,
     "ddp_timeout": INT,
     "debug": ANY,
-    "disable_tqdm": FLAG,
     "eval_accumulation_steps": INT,
     "eval_delay": NUMBER,
     "eval_do_concat_batches": FLAG,
@@ -59,12 +58,10 @@ FREE: dict[str, str] = {
     "label_smoothing_factor": NUMBER,
     "length_column_name": TEXT,
     "liger_kernel_config": ANY,
-    "load_best_model_at_end": FLAG,
     "log_level": TEXT,
     "log_level_replica": TEXT,
     "log_on_each_node": FLAG,
     "logging_first_step": FLAG,
-    "logging_nan_inf_filter": FLAG,
     "lr_scheduler_kwargs": ANY,
     "metric_for_best_model": TEXT,
     "neftune_noise_alpha": NUMBER,
@@ -72,7 +69,6 @@ FREE: dict[str, str] = {
     "optim_args": TEXT,
     "optim_target_modules": ANY,
     "per_device_eval_batch_size": INT,
-    "prediction_loss_only": FLAG,
     "project": TEXT,
     "push_to_hub": FLAG,
     "report_to": ANY,
@@ -92,25 +88,30 @@ FREE: dict[str, str] = {
 OWNED: dict[str, str] = {
     "auto_find_batch_size": "the batch is what micro_batch_size says",
     "bf16": "write precision: bf16",
+    "ddp_backend": "nccl on GPUs, gloo on the CPU",
+    "disable_tqdm": "`clusterlm status` and `logs` show the progress",
     "do_eval": "evaluation follows data.validation and train.eval_steps",
     "do_predict": "there is no prediction phase",
     "do_train": "training is what the phase does",
     "enable_jit_checkpoint": "a stop request saves already; see recovery.stop_grace",
     "eval_strategy": "write eval_steps, and data.validation",
-    "fp16": "write precision: bf16 or fp32",
+    "fp16": "write precision: fp16",
     "fsdp_config": "write fsdp: {shard: full, wrap: [...]}",
     "gradient_accumulation_steps": "write gradient_accumulation or global_batch_size",
     "gradient_checkpointing": "write activation_checkpointing",
     "hub_token": "write secrets: [HF_TOKEN]",
     "ignore_data_skip": "a resumed run goes on with the data where it stopped",
     "label_names": "the prepared blocks bring their labels",
+    "load_best_model_at_end": "the newest becomes the model; metrics.jsonl has every eval_loss",
     "local_rank": "the launcher gives it",
+    "logging_nan_inf_filter": "a loss that is no number is always seen",
     "logging_strategy": "write logging_steps",
     "lr_scheduler_type": "write lr_scheduler",
     "num_train_epochs": "write epochs",
     "output_dir": "the run directory decides where everything lies",
     "parallelism_config": "strategies are ddp, fsdp and deepspeed",
     "per_device_train_batch_size": "write micro_batch_size",
+    "prediction_loss_only": "logits of a whole evaluation do not fit into memory",
     "remove_unused_columns": "the prepared blocks have the columns that the model needs",
     "restore_callback_states_from_checkpoint": "a resumed run restores what it needs",
     "resume_from_checkpoint": "use `clusterlm resume`; restarts find the newest checkpoint",
@@ -156,25 +157,9 @@ GONE: dict[str, str] = {
     "tpu_num_cores": "transformers has dropped it",
     "use_ipex": "transformers has dropped it",
     "use_mps_device": "transformers has dropped it",
-    "xpu_backend": "write ddp_backend",
+    "xpu_backend": OWNED["ddp_backend"],
 }
 """Keys of older TrainingArguments, and what to write instead."""
-
-RENAMED = {
-    "warmup_ratio": "warmup",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-}
-"""Old names whose value means the same under the new one."""
-
-NO_EFFECT: dict[str, tuple[object, str]] = {
-    "overwrite_output_dir": (None, "every run has a folder of its own"),
-    "no_cuda": (False, "resources.gpus_per_node decides"),
-    "save_safetensors": (True, "weights are always saved so"),
-    "group_by_length": (False, "blocks are of one length"),
-    "include_tokens_per_second": (None, "metrics.jsonl always has it"),
-    "adafactor": (False, "train.optim decides"),
-}
-"""Old names that may be left out: with this value (None: any) nothing changes, and why."""
 
 SCHEDULERS = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant"),
@@ -193,20 +178,6 @@ OPTIMIZERS = (
     *("schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "apollo_adamw_layerwise"),
     "stable_adamw",
 )
-
-
-def translate_old_names(train: dict[str, Any]) -> list[str]:
-    """Carry old names over to the new ones, in place; a note for each."""
-    notes = []
-    for old, new in RENAMED.items():
-        if old in train and new not in train:
-            train[new] = train.pop(old)
-            notes.append(f"train.{old} is now called {new}; read as that")
-    for old, (value, why) in NO_EFFECT.items():
-        if old in train and (value is None or train[old] is value):
-            del train[old]
-            notes.append(f"train.{old} left out: {why}")
-    return notes
 
 
 def read_flags(train: dict[str, Any]) -> None:

@@ -1,50 +1,100 @@
-"""LoRA beside frozen weights, through peft.
+"""LoRA and its kin beside frozen weights, through peft.
 
 Names that match no layer are an error here: peft takes those that match and forgets the others.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, get_peft_model
+import peft
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.model import Adapter
+from clusterlm.train.adapter_start import Sample, begin_from_data, remember_start
+
+__all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
+
+TOLD_BY_PEFT: tuple[tuple[str, type[Warning]], ...] = (
+    # it asks transformers 5 under a name that is to go
+    ("`is_gradient_checkpointing`", FutureWarning),
+    # `_tied_words` knows what was asked for
+    (".*tie_word_embeddings.*", UserWarning),
+    # an error here
+    (".*_pattern keys did not match", RuntimeWarning),
+    # `adapter_start.py` makes the conversion that peft cannot
+    ("Using Rank-Stabilized LoRA with", UserWarning),
+    (".*eva initialization used with", UserWarning),
+)
+"""Warnings that say nothing to the user of a job.yaml."""
 
 
-def add_adapter(model: nn.Module, adapter: Adapter, *, checkpointed: bool) -> Any:
+def add_adapter(
+    model: nn.Module,
+    adapter: Adapter,
+    *,
+    checkpointed: bool,
+    tokens: Sequence[int] = (),
+    splits_weights: bool = False,
+    sample: Sample | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Any:
     """Freeze `model` and put small trainable matrices beside the layers asked for.
 
-    `checkpointed` says that activations are recomputed in the backward pass.
+    Args:
+        model: changed in place.
+        adapter: the section of the spec.
+        checkpointed: activations are recomputed in the backward pass.
+        tokens: rows of the embedding that are trained too.
+        splits_weights: ZeRO-3 or FSDP.
+        sample: gives some batches of the data; for init: eva.
+        say: takes a line for what may surprise.
     """
-    layers = linear_layer_names(model)
-    if adapter.target_modules != "all-linear":
-        refuse_unmatched("target_modules", adapter.target_modules, model, layers)
-    refuse_unmatched("modules_to_save", adapter.modules_to_save, model, layers)
-    config = LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save or None,
-        task_type="CAUSAL_LM",
-    )
+    if splits_weights:
+        refuse_split_weights(adapter, tokens)
     # stage 3 packs what is trained into one buffer, so it must have one type; DeepSpeed keeps
     # float32 copies of it anyway
     one_type = is_deepspeed_zero3_enabled()
     with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 under a name that is to go
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=not one_type)
+        for words, kind in TOLD_BY_PEFT:
+            warnings.filterwarnings("ignore", words, kind)
+        if adapter.continue_from is not None:
+            adapted = _continued(model, adapter.continue_from, one_type=one_type)
+        else:
+            adapted = _new(model, adapter, tokens, one_type=one_type, say=say)
+    if adapter.init == "eva":
+        begin_from_data(adapted, sample)
+    if adapter.continue_from is None:
+        remember_start(adapted)
+    if not one_type:
+        _train_in_float32(adapted)
     if checkpointed:
         # a reentrant checkpoint of frozen layers has no gradient when none of its inputs needs one
         adapted.enable_input_require_grads()
     return adapted
+
+
+def refuse_split_weights(adapter: Adapter, tokens: Sequence[int]) -> None:
+    """Say what needs whole weights where each rank holds a part of them."""
+    where = "where ZeRO stage 3 or FSDP has split them; use strategy: ddp, or ZeRO stage 2"
+    if adapter.init.startswith(("pissa", "olora", "eva")):
+        raise TrainError(
+            f"model.adapter.init: {adapter.init} is computed from whole weights and cannot be "
+            f"{where}"
+        )
+    if tokens:
+        raise TrainError(
+            f"model.adapter.trainable_tokens: single rows of an embedding cannot be trained {where}"
+        )
 
 
 def linear_layer_names(model: nn.Module) -> list[str]:
@@ -70,3 +120,133 @@ def refuse_unmatched(key: str, asked: Iterable[str], model: nn.Module, layers: l
             f"model.adapter.{key}: no layer is named {', '.join(missing)}; "
             f"linear layers of this model: {', '.join(layers)}"
         )
+
+
+def _new(
+    model: nn.Module,
+    adapter: Adapter,
+    tokens: Sequence[int],
+    *,
+    one_type: bool,
+    say: Callable[[str], None],
+) -> Any:
+    layers = linear_layer_names(model)
+    if adapter.target_modules != "all-linear":
+        refuse_unmatched("target_modules", adapter.target_modules, model, layers)
+    refuse_unmatched("exclude_modules", adapter.exclude_modules, model, layers)
+    refuse_unmatched("modules_to_save", adapter.modules_to_save, model, layers)
+    settings = _settings(adapter)
+    ends = _ends(model)
+    if tokens:
+        # tied, the head shows the same rows; apart, it has rows of its own for these entries
+        settings["trainable_token_indices"] = {name: list(tokens) for name in ends}
+    if len(ends) == 1 and _saves_an_end(model, adapter):
+        settings["ensure_weight_tying"] = True
+        say(_tied_words(adapter, LoraConfig))
+    config = LoraConfig(**_supported(settings))
+    try:
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=not one_type)
+    except ValueError as error:
+        raise TrainError(f"model.adapter: {' '.join(str(error).split())}") from error
+    _refuse_unmatched_patterns(adapter, adapted)
+    return adapted
+
+
+def _settings(adapter: Adapter) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "r": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": adapter.dropout,
+        "use_dora": adapter.method == "dora",
+        "use_rslora": adapter.rslora,
+        "init_lora_weights": True if adapter.init == "default" else adapter.init,
+        "bias": adapter.bias,
+        "target_modules": adapter.target_modules,
+        "rank_pattern": adapter.rank_pattern,
+        "alpha_pattern": adapter.alpha_pattern,
+        "modules_to_save": adapter.modules_to_save or None,
+        "task_type": "CAUSAL_LM",
+    }
+    if adapter.exclude_modules:
+        settings["exclude_modules"] = adapter.exclude_modules
+    if adapter.init == "eva":
+        # rho 1: every layer keeps the rank asked for, so a resume elsewhere has the same shapes
+        settings["eva_config"] = peft.EvaConfig(rho=1.0)
+    return settings
+
+
+def _supported(settings: dict[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    # the copies go apart then, which `_tied_words` tells
+    optional = {"ensure_weight_tying"}
+    if missing := sorted(set(settings) - known - optional):
+        raise TrainError(
+            f"model.adapter: peft {peft.__version__} knows no {', '.join(missing)}; use a newer one"
+        )
+    return {key: value for key, value in settings.items() if key in known}
+
+
+def _ends(model: Any) -> list[str]:
+    """Names of the input embedding and of the output head; one name when they are one matrix."""
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = last is None or first.weight is last.weight
+    wanted = [first] if tied else [first, last]
+    return [name for part in wanted for name, module in model.named_modules() if module is part]
+
+
+def _saves_an_end(model: Any, adapter: Adapter) -> bool:
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [name for name, module in model.named_modules() if any(module is end for end in ends)]
+    return any(
+        f".{name}".endswith(f".{asked}") for name in names for asked in adapter.modules_to_save
+    )
+
+
+def _tied_words(adapter: Adapter, config_class: Any) -> str:
+    asked = ", ".join(adapter.modules_to_save)
+    known = {field.name for field in dataclasses.fields(config_class)}
+    if "ensure_weight_tying" in known:
+        return (
+            f"modules_to_save: {asked}: embedding and output head of this model are one matrix; "
+            "they are trained as one and stay tied"
+        )
+    return (
+        f"modules_to_save: {asked}: embedding and output head of this model are one matrix, and "
+        f"peft {peft.__version__} cannot keep them so: only {asked} is trained, the other stays as "
+        "it was, and a merged model has both apart"
+    )
+
+
+def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
+    names = [name for name, module in adapted.named_modules() if hasattr(module, "lora_A")]
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(adapter, key):
+            # as peft matches them
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
+                shown = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+                raise TrainError(
+                    f"model.adapter.{key}: {pattern} is no layer that gets an adapter; "
+                    f"those that do: {shown}, with names such as {names[0].split('model.', 1)[-1]}"
+                )
+
+
+def _continued(model: Any, folder: str, *, one_type: bool) -> Any:
+    """The adapter in `folder` beside the model, to be trained on; its settings are its own."""
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise TrainError(f"model.adapter.continue_from: {folder} holds no adapter_config.json")
+    try:
+        return PeftModel.from_pretrained(
+            model, folder, is_trainable=True, autocast_adapter_dtype=not one_type
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:600]
+        raise TrainError(
+            f"model.adapter.continue_from: the adapter in {folder} does not fit the model: {text}"
+        ) from error
+
+
+def _train_in_float32(model: Any) -> None:
+    """What is trained in bf16 alone loses small steps; frozen weights stay as they are."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()

@@ -14,7 +14,9 @@ from typing import Any
 from safetensors import safe_open
 
 from clusterlm.errors import TrainError
+from clusterlm.train.adapter_start import stand_on_original_base
 from clusterlm.train.checkpoints import CheckpointStore
+from clusterlm.train.fsdp import gather_on_save
 from clusterlm.train.group import Group
 
 Shapes = dict[str, tuple[int, ...]]
@@ -32,12 +34,14 @@ def save_final(trainer: Any, model_dir: Path, store: CheckpointStore, group: Gro
     if group.is_first:
         shutil.rmtree(aside, ignore_errors=True)
     group.barrier()
+    gather_on_save(trainer)
     trainer.save_model(str(aside))
     group.barrier()
     if group.is_first:
         # a pickle of the arguments; of no use to whoever loads the model
         (aside / "training_args.bin").unlink(missing_ok=True)
         verify_saved(aside, expected_shapes(trainer.model))
+        stand_on_original_base(aside, trainer.model)
         shutil.rmtree(model_dir, ignore_errors=True)
         aside.rename(model_dir)
     group.barrier()
@@ -92,7 +96,9 @@ def _read_shapes(folder: Path) -> tuple[Shapes, bool | None]:
 def _saved_name(name: str) -> str:
     # base_model.model.lm_head.modules_to_save.default.weight -> base_model.model.lm_head.weight
     # ...q_proj.lora_A.default.weight                         -> ...q_proj.lora_A.weight
-    return name.replace(".modules_to_save.default", "").replace(".default", "")
+    # ...q_proj.lora_magnitude_vector.default.weight          -> ...q_proj.lora_magnitude_vector
+    name = name.replace(".modules_to_save.default", "").replace(".default", "")
+    return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
 
 def _whole_shape(parameter: Any) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ under ZeRO-3 that goes wrong (transformers #41959), and it belongs before the tr
 
 from __future__ import annotations
 
-import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +16,57 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations import deepspeed as hf_deepspeed
+from transformers.integrations.fsdp import is_fsdp_enabled
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model
-from clusterlm.train.adapter import add_adapter
+from clusterlm.train.adapter import Sample, add_adapter
+from clusterlm.train.attention import choose_attention
+from clusterlm.train.classes import AUTO, auto_class, did_you_mean, find_model_class
+from clusterlm.train.new_tokens import choose_tokens
+from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
+from clusterlm.train.trainable import choose_trainable
 
 POSITIONS = "max_position_embeddings"
 # accepted by config classes without being among the keys they list
 FURTHER_CONFIG_KEYS = {"rope_theta", "rope_scaling", "attn_implementation", "partial_rotary_factor"}
+Say = Callable[[str], None]
 
 
-def make_model(job: Job, *, block_size: int, tokenizer: Any) -> Any:
+def make_model(
+    job: Job,
+    *,
+    block_size: int,
+    tokenizer: Any,
+    on_cpu: bool = True,
+    say: Say = lambda line: None,
+    sample: Sample | None = None,
+) -> Any:
     """The model of the spec, ready to be wrapped by the trainer.
 
     Under ZeRO-3 its weights are split while it is made: the TrainingArguments must exist.
+
+    Args:
+        job: the spec.
+        block_size: tokens of a block.
+        tokenizer: of the prepared data.
+        on_cpu: there is no GPU to train on.
+        say: takes the lines that tell what was chosen.
+        sample: gives some batches of the data, the same on every rank; for model.adapter.init: eva.
     """
     asked = job.model
     if asked is None:
         raise TrainError("model: is missing; only train.command can do without one")
-    dtype = choose_dtype(asked, job.train.precision)
+    if asked.quantization is not None:
+        refuse_without_gpu(asked.quantization, on_cpu=on_cpu)
     if asked.from_scratch is not None:
-        model = new_model(asked.from_scratch, tokenizer, block_size, dtype, seed=job.train.seed)
+        model = _new(job, asked.from_scratch, tokenizer, block_size, on_cpu, say)
     else:
-        model = load_model(asked, dtype, num_tokens=len(tokenizer), block_size=block_size)
+        model = _load(job, asked, len(tokenizer), block_size, on_cpu, say)
     if job.train.mode == "adapter":
-        if asked.adapter is None:
-            raise TrainError("train.mode is adapter, but model.adapter is missing")
-        return add_adapter(
-            model, asked.adapter, checkpointed=bool(job.train.activation_checkpointing)
-        )
+        model = _adapted(job, asked, model, tokenizer, on_cpu, say, sample)
+    say(choose_trainable(model, job.train.mode, job.train.trainable).words)
     return model
 
 
@@ -57,34 +78,96 @@ def choose_dtype(asked: Model, precision: str) -> torch.dtype:
     return dtype
 
 
-def new_model(
-    asked: FromScratch, tokenizer: Any, block_size: int, dtype: torch.dtype, *, seed: int
+def splits_weights() -> bool:
+    """Whether the weights will be split over the ranks."""
+    return bool(hf_deepspeed.is_deepspeed_zero3_enabled() or is_fsdp_enabled())
+
+
+def _new(
+    job: Job, asked: FromScratch, tokenizer: Any, block_size: int, on_cpu: bool, say: Say
 ) -> Any:
     """A model with random weights; the same ones on every rank, for the seed is."""
-    model_class = getattr(transformers, asked.class_, None)
-    config_class = getattr(model_class, "config_class", None)
-    if config_class is None:
-        known = [name for name in dir(transformers) if name.endswith("ForCausalLM")]
-        raise TrainError(
-            f"model.from_scratch.class: transformers {transformers.__version__} has no model "
-            f"{asked.class_}{_did_you_mean(asked.class_, known)}"
-        )
-    config = _new_config(asked, config_class, tokenizer, block_size)
-    transformers.set_seed(seed)
-    return _build(model_class, config, dtype)
+    place = "model.from_scratch"
+    assert job.model is not None
+    if asked.class_ == AUTO:
+        model_class, keys = auto_class(asked.config, place)
+    else:
+        model_class, keys = find_model_class(asked.class_, f"{place}.class"), asked.config
+    config = _new_config(asked.class_, keys, model_class.config_class, tokenizer, block_size)
+    attention = _attention(job, model_class, config, on_cpu, say)
+    transformers.set_seed(job.train.seed)
+    return _build(model_class, config, choose_dtype(job.model, job.train.precision), attention)
 
 
-def load_model(asked: Model, dtype: torch.dtype, *, num_tokens: int, block_size: int) -> Any:
+def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool, say: Say) -> Any:
     """A model from a folder or the hub; its small config is read and checked first."""
     name = asked.name
     assert name is not None, "the spec has neither model.name nor model.from_scratch"
     source = find_model(name)
+    origin = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
+    model_class = find_model_class(asked.class_, "model.class") if asked.class_ else None
+    dtype = choose_dtype(asked, job.train.precision)
+    further: dict[str, Any] = {}
+    if asked.quantization is not None:
+        split = splits_weights()
+        precision = job.train.precision
+        quantization = bits_and_bytes(asked.quantization, precision=precision, splits_weights=split)
+        further["quantization_config"] = quantization
     try:
-        config = AutoConfig.from_pretrained(source, revision=asked.revision)
+        config = (model_class.config_class if model_class else AutoConfig).from_pretrained(
+            source, **origin
+        )
         check_fit(config, f"model {name}", num_tokens=num_tokens, block_size=block_size)
-        return AutoModelForCausalLM.from_pretrained(source, revision=asked.revision, dtype=dtype)
-    except OSError as error:
-        raise TrainError(_explain_missing(name, error)) from error
+        further["attn_implementation"] = _attention(job, model_class, config, on_cpu, say)
+        loader = model_class or AutoModelForCausalLM
+        model = loader.from_pretrained(source, config=config, dtype=dtype, **origin, **further)
+    except (OSError, ValueError) as error:
+        raise TrainError(_explain_unloaded(name, error)) from error
+    if asked.quantization is not None:
+        model = prepare_quantized(model, splits_weights=splits_weights())
+    return model
+
+
+def _attention(job: Job, model_class: Any, config: Any, on_cpu: bool, say: Say) -> str:
+    assert job.model is not None
+    chosen = choose_attention(
+        job.model.attention,
+        on_cpu=on_cpu,
+        isolated=job.data is None or job.data.isolate_documents,
+        precision=job.train.precision,
+        model_class=model_class,
+        config=config,
+    )
+    say(f"attention: {chosen.name} ({chosen.why})")
+    return chosen.name
+
+
+def _adapted(
+    job: Job,
+    asked: Model,
+    model: Any,
+    tokenizer: Any,
+    on_cpu: bool,
+    say: Say,
+    sample: Sample | None,
+) -> Any:
+    if asked.adapter is None:
+        raise TrainError("train.mode is adapter, but model.adapter is missing")
+    # how an adapter begins is computed from the weights, or drawn: alike on every rank
+    transformers.set_seed(job.train.seed)
+    begins_from_weights = asked.adapter.init not in ("default", "gaussian", "orthogonal")
+    if begins_from_weights and not on_cpu and not splits_weights():
+        # minutes on the CPU; the Trainer would move it anyway
+        model = model.to(torch.device("cuda", torch.cuda.current_device()))
+    return add_adapter(
+        model,
+        asked.adapter,
+        checkpointed=bool(job.train.activation_checkpointing),
+        tokens=choose_tokens(asked, model, tokenizer),
+        splits_weights=splits_weights(),
+        sample=sample,
+        say=say,
+    )
 
 
 def find_model(name: str) -> str:
@@ -117,15 +200,17 @@ def check_fit(config: Any, what: str, *, num_tokens: int, block_size: int) -> No
         )
 
 
-def _new_config(asked: FromScratch, config_class: Any, tokenizer: Any, block_size: int) -> Any:
+def _new_config(
+    name: str, keys: dict[str, Any], config_class: Any, tokenizer: Any, block_size: int
+) -> Any:
     standard = config_class()
     aliases = dict(config_class.attribute_map)
     known = set(standard.to_dict()) | set(aliases) | FURTHER_CONFIG_KEYS
-    for key in asked.config:
+    for key in keys:
         if key not in known:
             raise TrainError(
                 f"model.from_scratch.config: {config_class.__name__} has no key "
-                f"{key}{_did_you_mean(key, known)}"
+                f"{key}{did_you_mean(key, known)}"
             )
     positions = getattr(standard, POSITIONS, None) or block_size
     values = {
@@ -134,11 +219,11 @@ def _new_config(asked: FromScratch, config_class: Any, tokenizer: Any, block_siz
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         # GPT-2 calls its width n_embd: the same key must not come under two names
-        **{aliases.get(key, key): value for key, value in asked.config.items()},
+        **{aliases.get(key, key): value for key, value in keys.items()},
     }
     if positions < block_size:
         values.setdefault(aliases.get(POSITIONS, POSITIONS), block_size)
-    what = f"the {asked.class_} of model.from_scratch"
+    what = f"the {name} of model.from_scratch"
     try:
         config = config_class(**values)
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -147,29 +232,30 @@ def _new_config(asked: FromScratch, config_class: Any, tokenizer: Any, block_siz
     return config
 
 
-def _build(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
+def _build(model_class: Any, config: Any, dtype: torch.dtype, attention: str) -> Any:
     can_start_split_weights = hasattr(hf_deepspeed, "initialize_weights_zero3")
     if hf_deepspeed.is_deepspeed_zero3_enabled() and not can_start_split_weights:
         # transformers 4 fails on them: there each rank makes the whole model, DeepSpeed splits it
+        config._attn_implementation = attention
         return model_class(config).to(dtype)
     # the door through which AutoModel goes too: it builds a model that is split (ZeRO-3)
-    return model_class._from_config(config, dtype=dtype)
+    return model_class._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
-def _explain_missing(name: str, error: OSError) -> str:
+def _explain_unloaded(name: str, error: Exception) -> str:
     text = _one_line(error)
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-    if offline or "couldn't connect" in text:
+    if isinstance(error, OSError) and (offline or "couldn't connect" in text):
         return (
             f"model {name}: no network on this node and no copy in its hub cache; on a login node: "
             f"`hf download {name} --local-dir FOLDER`, then give FOLDER in model.name"
         )
+    if "trust_remote_code" in text:
+        return (
+            f"model {name} brings Python code of its own; read it, and if it may run here write "
+            "model.trust_remote_code: true"
+        )
     return f"model {name}: {text}"
-
-
-def _did_you_mean(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _one_line(error: Exception) -> str:

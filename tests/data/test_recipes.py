@@ -23,7 +23,7 @@ from tests.person import Person
 
 ROOT = Path(__file__).parents[2]
 JOBS, SAMPLES = ROOT / "jobs", ROOT / "jobs" / "samples"
-LARGEST_SAMPLE = 60_000
+LARGEST_SAMPLE, LARGEST_MODEL = 60_000, 200_000
 
 # of each source: records read, and why some were left out
 READ: dict[str, list[tuple[int, dict[str, int]]]] = {
@@ -91,14 +91,18 @@ def test_a_recipe_is_sound_and_renders(path: Path, overrides: list[str]) -> None
 def test_every_recipe_is_in_the_page_and_every_sample_in_a_recipe() -> None:
     page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     assert all(f"(../jobs/{path.name})" in page for path in JOBS.glob("*.yaml"))
-    used = {SAMPLES / "own_converter.py", *(SAMPLES / "english-tokenizer").iterdir()}
+    used = {SAMPLES / name for name in ("own_converter.py", "own_model.py", "ranks.json")}
+    for folder in ("english-tokenizer", "tiny-llama", "tiny-adapter"):
+        used |= set((SAMPLES / folder).iterdir())
     for name in RECIPES:
         data = _data_of(name)
         for source in [*data.sources, *data.validation.sources]:
             used |= {file.path for file in list_files(source)}
     there = {p for p in SAMPLES.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     assert there == used
-    assert max(path.stat().st_size for path in there) < LARGEST_SAMPLE
+    sizes = {path.name: path.stat().st_size for path in there}
+    assert sizes.pop("model.safetensors") < LARGEST_MODEL
+    assert max(sizes.values()) < LARGEST_SAMPLE
 
 
 @pytest.mark.parametrize("name", RECIPES)

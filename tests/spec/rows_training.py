@@ -6,6 +6,11 @@ from tests.spec.conftest import Row
 
 SLURM_4 = {"cluster": "slurm", "resources": {"nodes": 4, "gpus_per_node": 8, "spares": 1}}
 ZERO = {"train.strategy": "deepspeed"}
+GPUS = {"resources": {"gpus_per_node": 2}}
+TWO = {"resources": {"processes_per_node": 2}}
+BASE = {"model.name": "./model", "model.from_scratch": ...}
+ADAPTER = BASE | {"train.mode": "adapter"}
+STAGE_3 = ZERO | {"train.deepspeed": {"stage": 3}}
 
 TRAINING: list[Row] = [
     (
@@ -21,7 +26,7 @@ TRAINING: list[Row] = [
     ("model_has_one_origin", {}, {"model.revision": "v1"}, "model.revision", "belongs to a name"),
     (
         "adapter_goes_with_its_mode",
-        {"train.mode": "adapter", "model.adapter": {"r": 8}},
+        ADAPTER | {"model.adapter": {"r": 8}},
         {"train.mode": "adapter"},
         "train.mode",
         "add model.adapter",
@@ -29,16 +34,204 @@ TRAINING: list[Row] = [
     (
         "adapter_goes_with_its_mode",
         {"model.adapter": {"r": 8}, "train.command": ["true"]},
-        {"model.adapter": {"r": 8}},
+        BASE | {"model.adapter": {"r": 8}},
         "model.adapter",
-        "train.mode: adapter",
+        "mode is full; write train.mode: adapter",
+    ),
+    (
+        "adapter_goes_with_its_mode",
+        BASE | {"train.mode": "embeddings"},
+        BASE | {"model.adapter": {"r": 8}, "train.mode": "embeddings"},
+        "model.adapter",
+        "mode is embeddings",
+    ),
+    (
+        "adapter_has_a_trained_base",
+        ADAPTER | {"model.adapter": {"r": 8}},
+        {"train.mode": "adapter", "model.adapter": {"r": 8}},
+        "model.from_scratch",
+        "write model.name, or train the new model",
+    ),
+    (
+        "trainable_goes_with_its_mode",
+        {"train": {"mode": "partial", "trainable": ["*.layers.1.*", "lm_head.*"]}},
+        {"train": {"mode": "partial"}},
+        "train.trainable",
+        "is empty",
+    ),
+    (
+        "trainable_goes_with_its_mode",
+        {"train": {"mode": "embeddings"}},
+        {"train": {"trainable": ["lm_head.*"]}},
+        "train.trainable",
+        "write mode: partial",
     ),
     (
         "adapter_has_targets",
-        {"train.mode": "adapter", "model.adapter": {"target_modules": ["q_proj"]}},
-        {"train.mode": "adapter", "model.adapter": {"target_modules": []}},
+        ADAPTER | {"model.adapter": {"target_modules": ["q_proj"]}},
+        ADAPTER | {"model.adapter": {"target_modules": []}},
         "model.adapter.target_modules",
         "all-linear",
+    ),
+    (
+        "adapter_has_targets",
+        ADAPTER | {"model.adapter": {"trainable_tokens": [7]}},
+        ADAPTER | {"model.adapter": {"trainable_tokens": []}},
+        "model.adapter.trainable_tokens",
+        "write new",
+    ),
+    (
+        "patterns_are_positive",
+        ADAPTER | {"model.adapter": {"rank_pattern": {"q_proj": 4}, "alpha_pattern": "ranks.json"}},
+        ADAPTER | {"model.adapter": {"rank_pattern": {"q_proj": 0}}},
+        "model.adapter.rank_pattern",
+        '"q_proj" has 0',
+    ),
+    (
+        "patterns_are_positive",
+        ADAPTER | {"model.adapter": {"rank_pattern": "ranks.json"}},
+        ADAPTER | {"model.adapter": {"rank_pattern": "nothing.json"}},
+        "model.adapter.rank_pattern",
+        "there is no file",
+    ),
+    (
+        "patterns_are_positive",
+        ADAPTER | {"model.adapter": {"rank_pattern": {}}},
+        ADAPTER | {"model.adapter": {"rank_pattern": "broken.py"}},
+        "model.adapter.rank_pattern",
+        "is no JSON",
+    ),
+    (
+        "continued_adapter_stands_alone",
+        ADAPTER | {"model.adapter": {"continue_from": "adapter"}},
+        ADAPTER | {"model.adapter": {"continue_from": "adapter", "r": 8, "dropout": 0.1}},
+        "model.adapter.continue_from",
+        "take out dropout, r",
+    ),
+    (
+        "continued_adapter_stands_alone",
+        ADAPTER | {"model.adapter": {"continue_from": "./adapter"}},
+        ADAPTER | {"model.adapter": {"continue_from": "empty"}},
+        "model.adapter.continue_from",
+        "holds no adapter_config.json",
+    ),
+    (
+        "adapter_starts_from_whole_weights",
+        ADAPTER | ZERO | {"train.deepspeed.stage": 2, "model.adapter": {"init": "pissa"}},
+        ADAPTER | STAGE_3 | {"model.adapter": {"init": "pissa"}},
+        "model.adapter.init",
+        "use ddp, or stage 2",
+    ),
+    (
+        "adapter_starts_from_whole_weights",
+        ADAPTER | {"model.adapter": {"init": "eva"}},
+        TWO | ADAPTER | {"model.adapter": {"init": "eva"}, "train.strategy": "fsdp"},
+        "model.adapter.init",
+        "use ddp, or stage 2",
+    ),
+    (
+        "adapter_starts_from_whole_weights",
+        ADAPTER
+        | {"model.adapter.init": "eva", "model.quantization": "nf4", "resources.gpus_per_node": 1},
+        ADAPTER
+        | {"model.adapter.init": "olora", "model.quantization": "nf4"}
+        | {"resources.gpus_per_node": 1},
+        "model.adapter.init",
+        "take model.quantization out",
+    ),
+    (
+        "adapter_starts_from_whole_weights",
+        ADAPTER | {"model.adapter": {"init": "orthogonal", "r": 4, "rank_pattern": {"q_proj": 2}}},
+        ADAPTER | {"model.adapter": {"init": "orthogonal", "rank_pattern": {"q_proj": 3}}},
+        "model.adapter.init",
+        "even ranks",
+    ),
+    (
+        "tokens_are_trained_once",
+        ADAPTER | {"model.adapter": {"trainable_tokens": "new", "modules_to_save": ["norm"]}},
+        ADAPTER | {"model.adapter": {"trainable_tokens": [5], "modules_to_save": ["embed_tokens"]}},
+        "model.adapter.trainable_tokens",
+        "keep one of the two",
+    ),
+    (
+        "tokens_are_trained_once",
+        ADAPTER | {"model.adapter": {"trainable_tokens": [5]}},
+        ADAPTER | STAGE_3 | {"model.adapter": {"trainable_tokens": [5]}},
+        "model.adapter.trainable_tokens",
+        "use ddp, or stage 2",
+    ),
+    (
+        "tokens_are_trained_once",
+        {"data.tokenizer": {"name": "a/b", "extend": {"tokens": ["x"]}}, "model.name": "a/b"}
+        | {"model.from_scratch": ..., "train.mode": "adapter"}
+        | {"model.adapter": {"trainable_tokens": "new"}},
+        {"data.tokenizer": {"name": "a/b"}, "model.name": "a/b", "model.from_scratch": ...}
+        | {"train.mode": "adapter", "model.adapter": {"trainable_tokens": "new"}},
+        "model.adapter.trainable_tokens",
+        "add data.tokenizer.extend",
+    ),
+    (
+        "quantization_goes_with_an_adapter",
+        ADAPTER
+        | {"model.adapter": {"r": 8}, "model.quantization": "nf4", "resources.gpus_per_node": 1},
+        BASE | {"model.quantization": "nf4", "resources.gpus_per_node": 1},
+        "model.quantization",
+        "nf4 weights are frozen; write train.mode: adapter",
+    ),
+    (
+        "quantization_goes_with_an_adapter",
+        ADAPTER
+        | {"model.adapter": {"r": 8}, "model.quantization": "int8", "resources.gpus_per_node": 1},
+        ADAPTER | {"model.adapter": {"r": 8}, "model.quantization": "nf4"},
+        "model.quantization",
+        "needs a GPU",
+    ),
+    (
+        "quantization_goes_with_an_adapter",
+        ADAPTER
+        | STAGE_3
+        | {"model.adapter": {"r": 8}, "model.quantization": "fp4", "resources.gpus_per_node": 2},
+        ADAPTER
+        | STAGE_3
+        | {"model.adapter": {"r": 8}, "model.quantization": "int8", "resources.gpus_per_node": 2},
+        "model.quantization",
+        "int8 cannot be split",
+    ),
+    (
+        "classes_exist",
+        {"model.from_scratch.class": "own.py:Own"},
+        {"model.from_scratch.class": "own.py:Oun"},
+        "model.from_scratch.class",
+        '"own.py" has no class "Oun"',
+    ),
+    (
+        "classes_exist",
+        {"model.from_scratch.class": "own.Own"},
+        {"model.from_scratch.class": "nowhere.py:Own"},
+        "model.from_scratch.class",
+        "there is no file",
+    ),
+    (
+        "classes_exist",
+        BASE | {"model.class": "./own.py:Own"},
+        BASE | {"model.class": "no_such_package.Own"},
+        "model.class",
+        "no package of that name",
+    ),
+    (
+        "classes_exist",
+        BASE | {"model.class": "json.Own"},
+        {"model.class": "json.Own"},
+        "model.class",
+        "from_scratch: {class: ...}",
+    ),
+    (
+        "auto_class_knows_its_type",
+        {"model.from_scratch.class": "AutoModelForCausalLM"}
+        | {"model.from_scratch.config.model_type": "llama"},
+        {"model.from_scratch.class": "AutoModelForCausalLM"},
+        "model.from_scratch.class",
+        "needs config.model_type",
     ),
     (
         "deepspeed_goes_with_its_strategy",
@@ -60,6 +253,69 @@ TRAINING: list[Row] = [
         ZERO | {"train.deepspeed": {"stage": 0, "offload_optimizer": True}},
         "train.deepspeed.offload_optimizer",
         "the stage is 0",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero.json"},
+        ZERO | {"train.deepspeed": "zero.json", "train.micro_batch_size": 2},
+        "train.deepspeed",
+        "train_micro_batch_size_per_gpu is 1 there, but 2 here",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "none.json"},
+        "train.deepspeed",
+        "there is no file",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "corpus/a.txt"},
+        "train.deepspeed",
+        "no JSON",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero3.json", "train.precision": "fp32"},
+        ZERO | {"train.deepspeed": "bf16.json", "train.precision": "fp32"},
+        "train.deepspeed",
+        "bf16.enabled is true there, but false here (train.precision is fp32)",
+    ),
+    (
+        "fsdp_goes_with_its_strategy",
+        TWO | {"train.strategy": "fsdp", "train.fsdp": {"shard": "gradients"}},
+        {"train.fsdp": {"shard": "full"}},
+        "train.fsdp",
+        "strategy is ddp; write train.strategy: fsdp",
+    ),
+    (
+        "fsdp_has_ranks_to_split_over",
+        TWO | {"train.strategy": "fsdp"},
+        {"train.strategy": "fsdp"},
+        "train.strategy",
+        "write ddp",
+    ),
+    (
+        "fp16_has_a_gpu",
+        GPUS | {"train.precision": "fp16"},
+        {"train.precision": "fp16"},
+        "train.precision",
+        "write bf16 or fp32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.precision": "fp16", "model.dtype": "float32"},
+        GPUS | {"train.precision": "fp16", "model.dtype": "bfloat16"},
+        "model.dtype",
+        "write float32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.strategy": "fsdp"},
+        GPUS | {"train.strategy": "fsdp", "train.precision": "fp16"},
+        "train.precision",
+        "write bf16",
     ),
     (
         "global_batch_adds_up",
@@ -153,5 +409,78 @@ TRAINING: list[Row] = [
         {"model.from_scratch.config.num_key_value_heads": 3},
         "model.from_scratch.config.num_key_value_heads",
         "does not divide num_attention_heads",
+    ),
+    ("kernels_have_a_gpu", {"train.liger": "auto"}, {"train.liger": True}, "train.liger", "GPU"),
+    (
+        "kernels_have_a_gpu",
+        {"model.attention": "flash_attention_2", "resources.gpus_per_node": 1},
+        {"model.attention": "flash_attention_2"},
+        "model.attention",
+        "write auto or sdpa",
+    ),
+    (
+        "kernels_have_a_gpu",
+        {"train.optim": "paged_adamw_8bit", "resources.gpus_per_node": 1},
+        {"train.optim": "paged_adamw_8bit"},
+        "train.optim",
+        "write adamw_torch_fused",
+    ),
+    (
+        "flash_attention_has_its_types",
+        {"model.attention": "flash_attention_3", "resources.gpus_per_node": 1},
+        {
+            "model.attention": "flash_attention_3",
+            "resources.gpus_per_node": 1,
+            "train.precision": "fp32",
+        },
+        "model.attention",
+        "bf16 or fp16",
+    ),
+    (
+        "compiled_models_are_whole",
+        {"train.compile": True},
+        ZERO | {"train.compile": True},
+        "train.compile",
+        "strategy: ddp or fsdp",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {
+            "train.activation_checkpointing": True,
+            "train.activation_checkpointing_kwargs": {"determinism_check": "none"},
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "train.activation_checkpointing_kwargs": {"every_n_layers": 3},
+        },
+        "train.activation_checkpointing_kwargs",
+        "keep the section",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {},
+        {"train.activation_checkpointing_kwargs": {"every_n_layers": 3}},
+        "train.activation_checkpointing_kwargs",
+        "would not be used",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 3},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        "train.activation_checkpointing.every_n_layers",
+        "more than the 2 layers",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {"train.activation_checkpointing.offload": True, "resources.gpus_per_node": 1},
+        {"train.activation_checkpointing.offload": True},
+        "train.activation_checkpointing.offload",
+        "in host memory already",
     ),
 ]

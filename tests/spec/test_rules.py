@@ -40,8 +40,13 @@ def folder(folder: Path) -> Path:
     image_files(folder)
     (folder / "conv.py").write_text(CONVERTER)
     (folder / "broken.py").write_text("x = 1\ndef f(:\n")
+    (folder / "own.py").write_text("class Own: ...\n")
+    (folder / "ranks.json").write_text('{"q_proj": 4}')
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
     (folder / "sub").mkdir()
     (folder / "sub" / "conv.py").write_text("other: object = print\n")
+    (folder / "bf16.json").write_text(json.dumps({"bf16": {"enabled": True}}))
     (folder / "zero3.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     return folder
 
@@ -83,7 +88,7 @@ def test_the_example_of_the_design_is_accepted(folder: Path) -> None:
     assert loaded.job.resources.world_size == 64
     assert loaded.job.gradient_accumulation == 4
     assert loaded.job.global_batch_size == 256
-    assert "train.warmup_ratio is now called warmup; read as that" in loaded.notes
+    assert "train.warmup_ratio read as train.warmup: 0.03" in loaded.notes
     assert any("taken as a hub id" in note for note in loaded.notes)
 
 

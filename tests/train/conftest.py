@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from clusterlm.data.preprocess import preprocess
 from clusterlm.spec.data import Data
+from tests.train import forked
 from tests.train.launching import TINY, Run
 
 BLOCK_SIZE = 32
@@ -43,6 +44,12 @@ def make_run(tmp_path: Path, cache: Path) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[forked.Forks]:
+    """The process that ranks are forked from."""
+    yield from forked.forks()
+
+
+@pytest.fixture(scope="session")
 def tokenizer(cache: Path) -> Any:
     """The tokenizer of the prepared data: 400 entries."""
     from transformers import AutoTokenizer
@@ -59,3 +66,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY["config"])
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def varlen() -> Iterator[str]:
+    """Name of an attention that works as FlashAttention does, for `config._attn_implementation`."""
+    from transformers import AttentionInterface
+
+    from tests.train import varlen as stand_in
+
+    AttentionInterface.register(stand_in.NAME, stand_in.attend_within)
+    yield stand_in.NAME
+    del AttentionInterface._global_mapping[stand_in.NAME]

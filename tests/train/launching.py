@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clusterlm.node.extensions import EXTENSIONS, prepare_extensions
+from tests.train.forked import Forks
+
 ROOT = Path(__file__).parents[2]
 TINY = {
     "class": "LlamaForCausalLM",
@@ -56,25 +59,52 @@ class Run:
         self.output, _ = process.communicate(timeout=240)
         return self.codes()
 
+    def train_forked(
+        self, forks: Forks, *, attempt: int = 1, resume: str = "", hang_in: int = 0
+    ) -> list[int]:
+        """As `train_to_end`, by forked ranks that write what they saw; -9 for those killed.
+
+        With `hang_in` all ranks hang in that step, after a backward pass, and are killed there.
+        """
+        log = self.root / f"output{attempt}"
+        shared = self._prepare(attempt, resume) | {
+            "CLUSTERLM_TEST_WATCH": "1",
+            "CLUSTERLM_TEST_HANG_IN": str(hang_in),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "WORLD_SIZE": str(self.ranks),
+            "LOCAL_WORLD_SIZE": str(self.ranks),
+        }
+        places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(self.ranks)]
+        codes = forks.run(self.root, [shared | place for place in places], log)
+        self.output = log.read_text()
+        return codes
+
     def start(self, *, attempt: int, resume: str) -> subprocess.Popen[str]:
-        files = self.root / "attempts" / str(attempt)
-        files.mkdir(parents=True, exist_ok=True)
-        for left in self.root.glob("code*"):
-            left.unlink()
-        (self.root / "spec.json").write_text(json.dumps(self._spec()))
-        if not (self.root / "LEASE").exists():
-            (self.root / "LEASE").write_text(json.dumps({"attempt": attempt}))
+        environment = self._prepare(attempt, resume)
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--max-restarts=0"),
                 *(f"--nproc-per-node={self.ranks}", f"--master-port={_free_port()}"),
                 *(str(Path(__file__).with_name("rank.py")), str(self.root)),
             ],
-            env=self._environment(files, attempt, resume),
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def _prepare(self, attempt: int, resume: str) -> dict[str, str]:
+        """Write what a rank reads; the environment that it gets."""
+        files = self.root / "attempts" / str(attempt)
+        files.mkdir(parents=True, exist_ok=True)
+        for pattern in ("code*", "hangs*", "seen*"):
+            for left in self.root.glob(pattern):
+                left.unlink()
+        (self.root / "spec.json").write_text(json.dumps(self._spec()))
+        if not (self.root / "LEASE").exists():
+            (self.root / "LEASE").write_text(json.dumps({"attempt": attempt}))
+        return self._environment(files, attempt, resume)
 
     def codes(self) -> list[int]:
         return [int(path.read_text()) for path in sorted(self.root.glob("code*"))]
@@ -89,6 +119,14 @@ class Run:
             row["step"]: (row["loss"], row["grad_norm"]) for row in self.rows() if "loss" in row
         }
 
+    def seen(self) -> dict[int, list[str]]:
+        """Hashes of the blocks that each step of the last attempt saw, of all ranks, sorted."""
+        steps: dict[int, list[str]] = {}
+        for path in sorted(self.root.glob("seen*")):
+            for step, digest in map(json.loads, path.read_text().splitlines()):
+                steps.setdefault(step, []).append(digest)
+        return {step: sorted(digests) for step, digests in steps.items()}
+
     def checkpoint(self, step: int) -> Path:
         return self.root / "checkpoints" / f"checkpoint-{step}"
 
@@ -98,10 +136,12 @@ class Run:
         return {"name": "t", "resources": resources, "model": self.model, "train": train}
 
     def _environment(self, files: Path, attempt: int, resume: str) -> dict[str, str]:
-        return os.environ | {
+        return {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
+            # as the agent does: a rank killed while it compiled must not stop all that come after
+            EXTENSIONS: str(prepare_extensions()),
             "CLUSTERLM_PHASE": "train",
             "CLUSTERLM_RUN_DIR": str(self.root),
             "CLUSTERLM_ATTEMPT": str(attempt),
