@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from clusterlm.cli import (
+    after,
     cache,
     check,
     data,
@@ -22,6 +23,7 @@ from clusterlm.cli import (
     plan,
     read,
     recipes,
+    report,
     scaling,
     submit,
 )
@@ -40,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(submit, read, check, plan, importing, recipes, data, cache, images),
-    *(dry_run, scaling, phases),
+    *(submit, read, report, check, plan, importing, recipes, data, cache, images),
+    *(after, dry_run, scaling, phases),
 )
 for group in GROUPS:
     group.register(app)

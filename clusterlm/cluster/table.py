@@ -53,7 +53,7 @@ def cells(status: RunStatus) -> tuple[str, ...]:
         "" if status.loss is None else f"{status.loss:.4g}",
         "" if status.perplexity is None else f"{status.perplexity:.4g}",
         "" if status.tokens_per_s is None else f"{status.tokens_per_s:,.0f}",
-        "" if status.tokens_per_s_per_gpu is None else f"{status.tokens_per_s_per_gpu:,.0f}",
+        _each(status),
         "" if status.mfu is None else f"{status.mfu:.0%}",
         "" if status.eta_s is None else spoken(status.eta_s),
         seen(status),
@@ -155,8 +155,10 @@ def figures(status: RunStatus) -> list[str]:
 
 
 def _per_gpu(status: RunStatus) -> str:
-    """What one GPU does, where there are more."""
+    return f", {each} per GPU" if (each := _each(status)) else ""
+
+
+def _each(status: RunStatus) -> str:
+    """Tokens/s of one GPU, where there are more."""
     each = status.tokens_per_s_per_gpu
-    if each is None or each == status.tokens_per_s:
-        return ""
-    return f", {each:,.0f} per GPU"
+    return "" if each is None or each == status.tokens_per_s else f"{each:,.0f}"
