@@ -112,7 +112,7 @@ def _refusal(asked: str, refused: list[str], *, isolated: bool) -> str:
     reasons = "; ".join(refused)
     if not isolated:
         return f"model.attention: {reasons}; write auto, or leave it out"
-    ways = "data.isolate_documents: false lets documents of a block see each other"
+    ways = "data.isolate_documents: false lets them (with packing: padded a block has only one)"
     other = "" if asked == "auto" else "write model.attention: auto for one that works, or "
     return (
         f"model.attention: documents of a block must not see each other; {reasons}; {other}{ways}"
