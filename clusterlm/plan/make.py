@@ -5,7 +5,7 @@ What lies outside (files, free space, tokens of prepared data) comes in as `Fact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
 
 BLOCK_SIZE = 2048
-Explain = Callable[[Job], tuple[tuple[str, bool, str], ...]]
 
 
 @dataclass(frozen=True)

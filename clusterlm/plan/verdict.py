@@ -126,6 +126,8 @@ def _proposal(setup: Setup, changes: list[Change]) -> Proposal:
         for line in change.typed(made):
             # a later stage goes before an earlier one
             settings[line.partition("=")[0]] = line
+    if setup.zero is not None:
+        settings.pop("train.strategy", None)
     for key, before, after in (
         ("micro_batch_size", setup.micro_batch, made.micro_batch),
         ("gradient_accumulation", setup.accumulation, made.accumulation),
@@ -133,6 +135,11 @@ def _proposal(setup: Setup, changes: list[Change]) -> Proposal:
         if before != after:
             settings[key] = f"train.{key}={after}"
     kept = {c.words.partition(" ")[0]: c.words for c in changes}
+    before, after = setup.batch, made.batch
+    if before != after:
+        kept["batch"] = f"a step of {after:,} blocks in place of {before:,}"
+        if setup.batch_is_given:
+            settings["batch"] = f"train.global_batch_size={after}"
     return Proposal(tuple(settings.values()), tuple(kept.values()), made, memory_per_rank(made))
 
 
