@@ -128,6 +128,8 @@ def _proposal(setup: Setup, changes: list[Change]) -> Proposal:
             settings[line.partition("=")[0]] = line
     if setup.zero is not None:
         settings.pop("train.strategy", None)
+    if setup.fsdp and made.zero is not None:
+        settings["fsdp"] = "train.fsdp=null"
     for key, before, after in (
         ("micro_batch_size", setup.micro_batch, made.micro_batch),
         ("gradient_accumulation", setup.accumulation, made.accumulation),
@@ -174,7 +176,7 @@ def _stages(setup: Setup) -> Iterator[Change]:
             offload_optimizer=bool(optimizer),
             offload_parameters=bool(weights),
         )
-        yield Change(f"stage {zero.words}", lambda s, z=zero: _staged(s, z), _type_zero)  # type: ignore[misc]
+        yield Change(zero.words, lambda s, z=zero: _staged(s, z), _type_zero)  # type: ignore[misc]
 
 
 def _staged(setup: Setup, zero: Zero) -> Setup | None:

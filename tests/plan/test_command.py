@@ -184,6 +184,17 @@ def test_what_cannot_be_known_is_said(
         plan(write_job(folder, model, {}), *options)
 
 
+def test_a_type_that_is_not_in_the_table_is_counted_by_transformers(folder: Path) -> None:
+    config = {"model_type": "stablelm", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 99}
+    (folder / "m8" / "config.json").write_text(json.dumps(config | {"num_attention_heads": 4}))
+    code, text = plan(write_job(folder, {"name": "./m8"}, {}, mem="2T"), "--json")
+    found = json.loads(text)
+    assert code == 0
+    # embedding, head, and two layers of 4 x 64 x 64 (32 key heads of 16) and 3 x 64 x 6912
+    assert 2 * 99 * 64 + 2 * 3 * 64 * 6912 < found["model"]["parameters"] < 3_500_000
+    assert any("by transformers" in note for note in found["notes"])
+
+
 def test_check_warns_of_what_is_certain_and_only_then(folder: Path) -> None:
     def check(train: dict[str, Any], **resources: Any) -> str:
         job = write_job(folder, {"name": "./m8"}, train, **resources)
