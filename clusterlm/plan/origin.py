@@ -179,7 +179,8 @@ def _ask_transformers(config: dict[str, Any]) -> ModelShape | None:
     if config_class is None:
         mapping: Any = transformers.CONFIG_MAPPING
         kind = config.get("model_type")
-        config_class = mapping.get(kind)
+        # a lazy mapping, whose get() knows only what was asked for before
+        config_class = mapping[kind] if kind in mapping else None  # noqa: SIM401
         model_class = None
     if config_class is None:
         return None
