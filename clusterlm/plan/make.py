@@ -112,6 +112,8 @@ def _setup(job: Job, known: Known, facts: Facts) -> tuple[Setup, list[str]]:
     notes = []
     if job.data is None:
         notes.append(f"the job has no data section: blocks of {BLOCK_SIZE} tokens are assumed")
+    if job.train.command:
+        notes.append("train.command: planned as if clusterlm's own trainer ran with these settings")
     size = job.data.block_size if job.data else BLOCK_SIZE
     setup = setup_of(job, known.shape, block_size=size, liger=facts.liger)
     if not setup.num_trained:
