@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from clusterlm.cli.submit import AsJson, JobFile, Overrides, load
-from clusterlm.errors import ClusterLMError
+from clusterlm.errors import CacheNotReady, ClusterLMError
 
 if TYPE_CHECKING:
     from clusterlm.plan.make import Facts
@@ -172,9 +172,12 @@ def _tokens_of(job: Job) -> tuple[float | None, str]:
     from clusterlm.data.files import list_files
     from clusterlm.data.fingerprint import describe, fingerprint_of_parts, sources_of
     from clusterlm.data.whole import read_manifest
-    from clusterlm.paths import CachePaths
+    from clusterlm.paths import CachePaths, cache_dir
 
     try:
+        # hashing the sources is for nothing where no data has been prepared at all
+        if not any(cache_dir().glob("*/READY")):
+            raise CacheNotReady("nothing is prepared")
         fingerprint = fingerprint_of_parts(describe(job.data))
         manifest = read_manifest(CachePaths.of(fingerprint).root, fingerprint)
         blocks = int(manifest["splits"]["train"]["blocks"])

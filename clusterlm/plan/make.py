@@ -5,7 +5,7 @@ What lies outside (files, free space, tokens of prepared data) comes in as `Fact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
 
 BLOCK_SIZE = 2048
-Explain = Callable[[Job], tuple[tuple[str, bool, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,8 @@ def _setup(job: Job, known: Known, facts: Facts) -> tuple[Setup, list[str]]:
     notes = []
     if job.data is None:
         notes.append(f"the job has no data section: blocks of {BLOCK_SIZE} tokens are assumed")
+    if job.train.command:
+        notes.append("train.command: planned as if clusterlm's own trainer ran with these settings")
     size = job.data.block_size if job.data else BLOCK_SIZE
     setup = setup_of(job, known.shape, block_size=size, liger=facts.liger)
     if not setup.num_trained:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.errors import ClusterLMError
-from clusterlm.plan.families import CLASSES
+from clusterlm.plan.families import CLASSES, DEFAULTS
 from clusterlm.plan.shape import ModelShape, scratch_config, shape_of, typical_shape
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model
@@ -87,7 +87,7 @@ def _from_file(path: Path, job: Job, rows: int | None, may_import: bool) -> Know
     vocab = job.model.vocab if job.model else None
     if vocab is not None and vocab.mode == "resize" and rows:
         shape = replace(shape, vocab=-(-rows // vocab.multiple_of) * vocab.multiple_of)
-    return Known(shape, str(path))
+    return Known(shape, str(path), _notes_on(shape))
 
 
 def _from_scratch(asked: FromScratch, job: Job, rows: int | None, may_import: bool) -> Known:
@@ -107,7 +107,7 @@ def _from_scratch(asked: FromScratch, job: Job, rows: int | None, may_import: bo
                 f"without running it; give its size with --parameters 7B.\n"
                 f"known are {', '.join(sorted(CLASSES))}"
             )
-        return Known(found, asked.class_, tuple(notes))
+        return Known(found, asked.class_, (*notes, *_notes_on(found)))
     shape = shape_of(config)
     assert shape is not None
     if shape.learned_positions and job.data:
@@ -135,6 +135,12 @@ def _from_name(
             f"is downloaded here; `hf download {name} config.json` fetches it, or {MORE}"
         )
     return _from_file(cached, job, rows, may_import)
+
+
+def _notes_on(shape: ModelShape) -> tuple[str, ...]:
+    if shape.model_type in DEFAULTS:
+        return ()
+    return (f"{shape.model_type}: parameters by transformers, activations as of a Llama",)
 
 
 def _in_hub_cache(name: str, revision: str | None, environ: Mapping[str, str]) -> Path | None:
@@ -166,14 +172,23 @@ def _ask_transformers(config: dict[str, Any]) -> ModelShape | None:
         import transformers
     except ImportError:
         return None
+    values = {k: v for k, v in config.items() if k not in ("architectures", "model_type")}
     name = str((config.get("architectures") or [""])[0])
     model_class: Any = getattr(transformers, name, None)
-    if getattr(model_class, "config_class", None) is None:
+    config_class: Any = getattr(model_class, "config_class", None)
+    if config_class is None:
+        mapping: Any = transformers.CONFIG_MAPPING
+        kind = config.get("model_type")
+        # a lazy mapping, whose get() knows only what was asked for before
+        config_class = mapping[kind] if kind in mapping else None  # noqa: SIM401
+        model_class = None
+    if config_class is None:
         return None
     try:
-        made = model_class.config_class(**{k: v for k, v in config.items() if k != "architectures"})
+        made = config_class(**values)
         with torch.device("meta"):
-            model = model_class(made)
+            auto = transformers.AutoModelForCausalLM
+            model: Any = model_class(made) if model_class else auto.from_config(made)
     except Exception:  # any code of any model: then it is not known
         return None
     count = sum(p.numel() for p in model.parameters())

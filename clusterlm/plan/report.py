@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,18 +57,14 @@ def lines_of(report: Report, *, explain: bool = False) -> Iterator[str]:
     setup, memory = report.setup, report.memory
     yield from _head(report)
     yield ""
-    yield f"{'process' if setup.on_cpu else 'GPU'}, per rank{'':<19}GiB"
-    for name, size in memory.device.items():
-        yield f"  {name:<24}{_gib(size):>9}"
     gpu = next((limit for limit in report.limits if limit.name == "GPU"), None)
-    yield f"  {'at most':<24}{_gib(memory.peak):>9}{_of(gpu)}"
-    yield f"host, per node{'':<15}GiB"
-    for name, size in memory.host.items():
-        yield f"  {name:<24}{_gib(size):>9}"
-    if memory.loading > sum(memory.host.values()):
-        yield f"  {'while loading':<24}{_gib(memory.loading):>9}"
-    host = next(limit for limit in report.limits if limit.name == "host")
-    yield f"  {'at most':<24}{_gib(memory.host_peak):>9}{_of(host)}"
+    device = "process" if setup.on_cpu else "GPU"
+    yield from _column(f"{device}, per rank", memory.device, memory.peak, gpu)
+    host = dict(memory.host)
+    if memory.loading > sum(host.values()):
+        host["or while loading"] = memory.loading
+    limit = next(limit for limit in report.limits if limit.name == "host")
+    yield from _column("host, per node", host, memory.host_peak, limit)
     yield from _disk(report)
     yield from _time(report)
     if report.speedups:
@@ -94,6 +90,7 @@ def arithmetic(report: Report) -> Iterator[str]:
         f" + embeddings {shape.num_embedding:,} + norms and biases"
     )
     yield from _state_arithmetic(setup)
+    yield from _all_memory(report)
     per_token = report.memory.device.get("activations", 0) / max(1, setup.tokens * shape.layers)
     yield (
         f"activations: {setup.tokens:,} tokens x {shape.layers} layers x {per_token:,.0f} bytes"
@@ -171,6 +168,18 @@ def _head(report: Report) -> Iterator[str]:
     )
 
 
+def _column(
+    head: str, parts: Mapping[str, float], most: float, limit: Limit | None
+) -> Iterator[str]:
+    """Components and their sum, in MiB where all of it is below a GiB."""
+    unit, size = ("MiB", GIB / 1024) if most < GIB else ("GiB", GIB)
+    yield f"{head:<24}{unit:>11}"
+    for name, part in parts.items():
+        yield f"  {name:<24}{_rounded(part / size):>9}"
+    there = "" if limit is None or limit.have is None else f" of {_rounded(limit.have / size)}"
+    yield f"  {'at most':<24}{_rounded(most / size):>9}{there}"
+
+
 def _disk(report: Report) -> Iterator[str]:
     disk = report.disk
     free = next((limit for limit in report.limits if limit.name == "disk"), None)
@@ -218,6 +227,19 @@ def _state_arithmetic(setup: Setup) -> Iterator[str]:
         )
 
 
+def _all_memory(report: Report) -> Iterator[str]:
+    """What all machines have together, to hold the states against."""
+    setup = report.setup
+    have = {limit.name: limit.have for limit in report.limits if limit.have is not None}
+    parts, total = [], 0.0
+    for name, count in (("GPU", setup.ranks), ("host", setup.nodes)):
+        if name in have:
+            parts.append(f"{count} x {_gib(have[name])} GiB {name}")
+            total += count * have[name]
+    if parts:
+        yield f"memory there: {' + '.join(parts)} = {total / 1e12:.3f} TB"
+
+
 def _advice(report: Report) -> Iterator[str]:
     if report.fits:
         return
@@ -246,8 +268,11 @@ def _of(limit: Limit | None, word: str = "there") -> str:
 
 
 def _gib(size: float | None) -> str:
-    value = (size or 0) / GIB
-    return f"{value:,.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+    return _rounded((size or 0) / GIB)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _count(number: float) -> str:

@@ -38,6 +38,7 @@ class Setup:
         is_dora: the adapter also learns lengths.
         quantized: nf4, fp4, int8 or empty.
         micro_batch: blocks per forward pass; `accumulation` passes to a step.
+        batch_is_given: the job names the blocks of a step.
         block_size: tokens of a block.
         recompute_every: one layer of so many is recomputed, 0 none; `offload_activations` keeps
             the others on the host.
@@ -63,6 +64,7 @@ class Setup:
     quantized: str
     micro_batch: int
     accumulation: int
+    batch_is_given: bool
     block_size: int
     recompute_every: int
     offload_activations: bool
@@ -74,6 +76,11 @@ class Setup:
     def ranks(self) -> int:
         """Processes that train."""
         return self.nodes * self.ranks_per_node
+
+    @property
+    def batch(self) -> int:
+        """Blocks of an optimizer step, over all ranks."""
+        return self.micro_batch * self.accumulation * self.ranks
 
     @property
     def tokens(self) -> int:
@@ -136,6 +143,7 @@ def setup_of(job: Job, shape: ModelShape, *, block_size: int, liger: bool = Fals
         quantized=(model.quantization if model else None) or "",
         micro_batch=train.micro_batch_size,
         accumulation=job.gradient_accumulation,
+        batch_is_given=train.global_batch_size is not None,
         block_size=block_size,
         **_checkpointing(train.activation_checkpointing),
         attention=_attention(job),

@@ -162,7 +162,8 @@ def typical_shape(num_parameters: int, *, vocab: int = 0) -> ModelShape:
     hidden = max(64, round((num_parameters / (12 * layers)) ** 0.5 / 64) * 64)
     heads = max(1, hidden // 128)
     # 4 d^2 attention + 3 d f feed-forward, so that the sum is exact up to rounding
-    inner = max(1, (num_parameters // layers - 4 * heads * 128 * hidden) // (3 * hidden))
+    in_layers = max(0, num_parameters - vocab * hidden)
+    inner = max(1, (in_layers // layers - 4 * heads * 128 * hidden) // (3 * hidden))
     return ModelShape(
         hidden=hidden,
         layers=layers,

@@ -126,6 +126,10 @@ def _proposal(setup: Setup, changes: list[Change]) -> Proposal:
         for line in change.typed(made):
             # a later stage goes before an earlier one
             settings[line.partition("=")[0]] = line
+    if setup.zero is not None:
+        settings.pop("train.strategy", None)
+    if setup.fsdp and made.zero is not None:
+        settings["fsdp"] = "train.fsdp=null"
     for key, before, after in (
         ("micro_batch_size", setup.micro_batch, made.micro_batch),
         ("gradient_accumulation", setup.accumulation, made.accumulation),
@@ -133,6 +137,11 @@ def _proposal(setup: Setup, changes: list[Change]) -> Proposal:
         if before != after:
             settings[key] = f"train.{key}={after}"
     kept = {c.words.partition(" ")[0]: c.words for c in changes}
+    before, after = setup.batch, made.batch
+    if before != after:
+        kept["batch"] = f"a step of {after:,} blocks in place of {before:,}"
+        if setup.batch_is_given:
+            settings["batch"] = f"train.global_batch_size={after}"
     return Proposal(tuple(settings.values()), tuple(kept.values()), made, memory_per_rank(made))
 
 
@@ -167,7 +176,7 @@ def _stages(setup: Setup) -> Iterator[Change]:
             offload_optimizer=bool(optimizer),
             offload_parameters=bool(weights),
         )
-        yield Change(f"stage {zero.words}", lambda s, z=zero: _staged(s, z), _type_zero)  # type: ignore[misc]
+        yield Change(zero.words, lambda s, z=zero: _staged(s, z), _type_zero)  # type: ignore[misc]
 
 
 def _staged(setup: Setup, zero: Zero) -> Setup | None:
