@@ -254,7 +254,7 @@ REFUSED = [
     ("echo hi", "there is no command that trains"),
     ("bash other.sh", "It calls other.sh: give that file too"),
     ("torchrun 'x.py", "line 1: a quote is never closed"),
-    ("impruver run finetune --config ./x.yaml", "there is no command that trains"),
+    ("impruver run finetune --config ./x.yaml", "clusterlm import ./x.yaml"),
     ("accelerate launch impruver run finetune --config=x.yaml", "clusterlm import x.yaml"),
 ]
 
