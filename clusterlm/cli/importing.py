@@ -42,13 +42,15 @@ def import_files(
     from clusterlm.errors import ClusterLMError
     from clusterlm.importing.sources import draft_files
     from clusterlm.importing.write import yaml_of
+    from clusterlm.spec.wording import printable
 
     if output is not None and output.exists() and not force:
         raise ClusterLMError(f"{output} is there already; --force overwrites it")
     if output is not None and not output.absolute().parent.is_dir():
         raise ClusterLMError(f"there is no folder {output.absolute().parent} for {output.name}")
     draft = draft_files(files)
-    text = yaml_of(draft, f"clusterlm import {' '.join(file.name for file in files)}")
+    names = " ".join(printable(file.name) for file in files)
+    text = yaml_of(draft, f"clusterlm import {names}")
     if output is None:
         typer.echo(text, nl=False)
     else:
