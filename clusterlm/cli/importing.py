@@ -65,7 +65,7 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     from clusterlm.importing.shell import readable
     from clusterlm.spec.wording import times
 
-    notes = [("left out", draft.left_out), ("unclear", draft.unclear)]
+    notes = [("left out", draft.left_out), ("unclear, or worth a look", draft.unclear)]
     # what is printed has them at its head already
     for title, rows in notes if output else ():
         if rows:
@@ -75,7 +75,7 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     where = output or Path("job.yaml")
     tell(
         f"{times(draft.num_translated, 'value')} translated, {len(draft.left_out)} left out, "
-        f"{len(draft.unclear)} unclear" + (f"; written: {output}" if output else "")
+        f"{len(draft.unclear)} to look at" + (f"; written: {output}" if output else "")
     )
     _tell_what_is_missing(draft, text, where)
 
