@@ -42,13 +42,15 @@ def import_files(
     from clusterlm.errors import ClusterLMError
     from clusterlm.importing.sources import draft_files
     from clusterlm.importing.write import yaml_of
+    from clusterlm.spec.wording import printable
 
     if output is not None and output.exists() and not force:
         raise ClusterLMError(f"{output} is there already; --force overwrites it")
     if output is not None and not output.absolute().parent.is_dir():
         raise ClusterLMError(f"there is no folder {output.absolute().parent} for {output.name}")
     draft = draft_files(files)
-    text = yaml_of(draft, f"clusterlm import {' '.join(file.name for file in files)}")
+    names = " ".join(printable(file.name) for file in files)
+    text = yaml_of(draft, f"clusterlm import {names}")
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -63,7 +65,7 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     from clusterlm.importing.shell import readable
     from clusterlm.spec.wording import times
 
-    notes = [("left out", draft.left_out), ("unclear", draft.unclear)]
+    notes = [("left out", draft.left_out), ("unclear, or worth a look", draft.unclear)]
     # what is printed has them at its head already
     for title, rows in notes if output else ():
         if rows:
@@ -73,7 +75,7 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     where = output or Path("job.yaml")
     tell(
         f"{times(draft.num_translated, 'value')} translated, {len(draft.left_out)} left out, "
-        f"{len(draft.unclear)} unclear" + (f"; written: {output}" if output else "")
+        f"{len(draft.unclear)} to look at" + (f"; written: {output}" if output else "")
     )
     _tell_what_is_missing(draft, text, where)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from clusterlm.importing.arguments import options_of
 from clusterlm.importing.draft import FILL_IN, Draft, run_name
@@ -109,6 +110,8 @@ def _look_for_training(script: Script, stem: str, draft: Draft, wanted: list[str
         if not argv:
             continue
         name = os.path.basename(argv[0])
+        if name == "impruver":
+            _refuse_impruver(argv)
         inner = _inner_script(argv)
         if inner is not None:
             nested = read_script(inner, script, command.line)
@@ -198,8 +201,7 @@ def _draft_command(found: list[Found], draft: Draft) -> None:
     launch = read_launch(first.launcher, first.argv, draft)
     read_environment(first.command.env, set(), draft)
     if os.path.basename(launch.program) == "impruver":
-        files = [values[0] for name, values, _ in options_of(launch.argv) if name == "config"]
-        raise RunsImpruver(readable(files[0] if files else "its YAML"))
+        _refuse_impruver(launch.argv)
     program = known_program(launch.program)
     given = given_options(launch.argv, draft)
     draft.origins.append(f"{launch.launcher} {readable(launch.program)}")
@@ -207,6 +209,11 @@ def _draft_command(found: list[Found], draft: Draft) -> None:
     read_data(given, program, draft)
     _complete(given, program, launch, draft)
     draft.add("name", run_name(first.stem))
+
+
+def _refuse_impruver(argv: list[str]) -> NoReturn:
+    files = [values[0] for name, values, _ in options_of(argv) if name == "config" and values]
+    raise RunsImpruver(readable(files[0] if files else "its YAML"))
 
 
 def _read_own_environment(script: Script, draft: Draft, found: list[Found]) -> None:

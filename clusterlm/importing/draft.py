@@ -110,7 +110,8 @@ def grouped(rows: list[tuple[str, str]]) -> list[str]:
     """Lines for people: what has the same reason stands together."""
     by_reason: dict[str, list[str]] = {}
     for what, why in rows:
-        by_reason.setdefault(why, []).append(what)
+        # https://user:password@host: the password must not go on from here
+        by_reason.setdefault(why, []).append(re.sub(r"(?<=://)[^/@\s]*@", "***@", what))
     return [f"{', '.join(what)}: {why}" for why, what in by_reason.items()]
 
 

@@ -22,6 +22,7 @@ from clusterlm.importing.training_flags import (
 )
 from clusterlm.spec import old_names
 from clusterlm.spec.training_arguments import ANY, FREE, GONE, OWNED, TEXT
+from clusterlm.spec.variables import holds_secret
 
 SAME = (
     *("learning_rate", "weight_decay", "max_grad_norm", "logging_steps", "save_steps"),
@@ -51,6 +52,8 @@ def given_options(argv: list[str], draft: Draft) -> Given:
             draft.note(written, f"{why}, left out")
             continue
         full = _whole_name(name)
+        if full not in SPECIAL and holds_secret(full, " ".join(values)):
+            values, written = [], f"--{name} ***"
         if full in given:
             # argparse takes the last one
             draft.note(given[full][1], f"is said twice; the last counts: {written}")

@@ -51,6 +51,7 @@ SRUN_FLAGS = {
 
 def read_sbatch(lines: list[tuple[int, str]], draft: Draft) -> None:
     """Put the options of #SBATCH lines into the draft."""
+    num_tasks = 1
     for _, line in lines:
         try:
             words = shlex.split(line, comments=True)
@@ -60,6 +61,14 @@ def read_sbatch(lines: list[tuple[int, str]], draft: Draft) -> None:
         words = [_long(word) for word in words]
         for name, values, written in options_of(words):
             _read_option(name, values, f"#SBATCH {written}", draft)
+            if name == "ntasks_per_node" and values and values[0].isdigit():
+                num_tasks = int(values[0])
+    cpus = draft.get("resources.cpus_per_node")
+    if num_tasks > 1 and isinstance(cpus, int):
+        # ranks of a node are one task here
+        why = f"{cpus} of each of the {num_tasks} tasks on a node"
+        draft.remove("resources.cpus_per_node")
+        draft.add("resources.cpus_per_node", cpus * num_tasks, why)
     if lines:
         draft.add("cluster", "slurm", "it has #SBATCH lines")
 
@@ -108,8 +117,8 @@ def _read_option(name: str, values: list[str], written: str, draft: Draft) -> No
     elif name in MOVED and value:
         is_number = value.isdigit() and name in ("nodes", "cpus_per_task")
         draft.put(MOVED[name], int(value) if is_number else value, written)
-    elif name == "gpus":
-        draft.note(written, "counts GPUs of all nodes; write resources.gpus_per_node")
+    elif name in ("gpus", "gpus_per_task", "gpus_per_socket"):
+        draft.note(written, "does not count the GPUs of a node; write resources.gpus_per_node")
     elif option in OWN_SBATCH_OPTIONS:
         draft.drop(written, OWN_SBATCH_OPTIONS[option])
     elif re.fullmatch(SBATCH_EXTRA.strip("^$"), extra := option + (f"={value}" if value else "")):

@@ -49,7 +49,7 @@ def _head(draft: Draft, command: str) -> Iterator[str]:
     yield "# Behind a value stands what it was. Paths are relative to this file."
     if draft.to_fill_in:
         yield "# CHANGE marks what the source does not say: fill it in, then run `clusterlm check`."
-    for title, rows in (("Unclear", draft.unclear), ("Left out", draft.left_out)):
+    for title, rows in (("Unclear, or worth a look", draft.unclear), ("Left out", draft.left_out)):
         if rows:
             yield "#"
             yield f"# {title}:"

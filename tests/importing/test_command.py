@@ -201,6 +201,16 @@ srun torchrun --nnodes 2 --nproc_per_node 4 run_clm.py --bf16
     assert not [p for p in found.problems() if not NOT_THERE.search(p.message)]
 
 
+def test_cores_of_several_tasks_are_those_of_one_node(imports: Import) -> None:
+    script = """#SBATCH --cpus-per-task=6
+#SBATCH --ntasks-per-node=8 --gpus-per-task=1
+torchrun --nproc_per_node 8 run_clm.py --bf16
+"""
+    found = imports(script=script)
+    assert found.values["resources"]["cpus_per_node"] == 48
+    assert "--gpus-per-task=1: does not count the GPUs of a node" in found.unclear
+
+
 def test_the_name_of_a_registrys_image_is_the_base(imports: Import) -> None:
     script = (
         "srun --container-image nvcr.io#nvidia/pytorch:25.06-py3 --container-mounts /a:/b,/c:/c:ro"
@@ -254,7 +264,7 @@ REFUSED = [
     ("echo hi", "there is no command that trains"),
     ("bash other.sh", "It calls other.sh: give that file too"),
     ("torchrun 'x.py", "line 1: a quote is never closed"),
-    ("impruver run finetune --config ./x.yaml", "there is no command that trains"),
+    ("impruver run finetune --config ./x.yaml", "clusterlm import ./x.yaml"),
     ("accelerate launch impruver run finetune --config=x.yaml", "clusterlm import x.yaml"),
 ]
 

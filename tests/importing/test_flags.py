@@ -150,3 +150,13 @@ def test_a_token_is_never_written(imports: Import) -> None:
     assert found.values["secrets"] == ["WANDB_API_KEY", "HF_TOKEN"]
     assert "hf_secret" not in found.text
     assert "abc" not in found.text + found.left_out
+
+
+def test_what_looks_like_a_secret_is_not_repeated(imports: Import) -> None:
+    script = (
+        "pip install --index-url https://me:hidden1@host/simple x\n"
+        "torchrun run_clm.py --my_api_key hidden2 --foo hf_hidden3hidden3hidden3"
+    )
+    text = imports(script=script).text
+    assert "hidden" not in text
+    assert "--my_api_key ***, --foo ***: is unclear, left out" in text
