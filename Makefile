@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints/dev.txt
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check bench bench-preprocess oldest default-base docs golden bed clean
+.PHONY: quickstart test check matrix bench bench-preprocess bench-train oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -18,6 +18,11 @@ quickstart: $(VENV)/.train
 ## Everything: style, types, unit tests, and the scenarios on a real Slurm (started by the tests).
 test: $(VENV)/.dev bed check
 	$(BIN)/python -m pytest
+
+## Every mode under every strategy, killed and resumed, in fp32 and bf16; and on other numbers of ranks.
+matrix: $(VENV)/.dev
+	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/train/test_resume_matrix.py \
+	  tests/train/test_other_ranks.py
 
 ## Style and types only.
 check: $(VENV)/.dev
@@ -37,10 +42,15 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.preprocess
+	$(BIN)/python -m benchmarks.train_throughput
 
 ## The data engine against what people use today; makes its corpus and tokenizers once, in .bench.
 bench-preprocess: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.preprocess
+
+## Useful tokens a second against TRL and a plain Trainer; on a GPU with models of 8B and 1B.
+bench-train: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.train_throughput
 
 ## The tests that need neither Slurm nor torch, with the oldest allowed version of every dependency.
 oldest:

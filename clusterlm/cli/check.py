@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clusterlm.cli.plan import warn_if_it_cannot_fit
 from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data
 
 
@@ -31,6 +32,7 @@ def check(
         from clusterlm.cluster.preflight import refuse_impossible
 
         refuse_impossible(loaded.job, LocalHost(), job.name)
+    warn_if_it_cannot_fit(loaded)
     typer.echo(f"{job}: fine")
 
 

@@ -51,9 +51,11 @@ def submit(
     if dry_run:
         _print_files(loaded)
         return
+    from clusterlm.cli.plan import warn_if_it_cannot_fit
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.submit import submit as send
 
+    warn_if_it_cannot_fit(loaded)
     submission = send(loaded, loaded.job.name, LocalHost(), may_build=not no_build, tell=tell)
     _print_submission(submission, as_json)
     if watch:

@@ -13,6 +13,8 @@ from clusterlm.spec.units import spoken
 WORTH_TELLING = 0.02
 """Share of tokens that are in no block."""
 
+LARGEST_EXPONENT = 700.0
+"""exp of more is beyond a float."""
 ENDS = 5
 """The loss of one logged step is noisy: start and end are means of up to so many lines."""
 
@@ -24,6 +26,11 @@ class Outcome:
     first_loss: float | None
     last_loss: float | None
     eval_loss: float | None
+    """Of the last evaluation."""
+    best: tuple[int, float] | None
+    """Step and loss of the lowest evaluation."""
+    spikes: int
+    """Lines whose loss was a spike."""
     steps: int | None
     tokens: int | None
     seconds: float | None
@@ -39,7 +46,9 @@ class Outcome:
         if self.first_loss is not None and self.last_loss is not None:
             lines.append(f"mean loss {_fall(self.first_loss, self.last_loss)}")
         if self.eval_loss is not None:
-            lines.append(f"eval loss {self.eval_loss:.3f}")
+            lines.append(f"eval loss {_evaluated(self.eval_loss, self.best)}")
+        if self.spikes:
+            lines.append(f'spikes    {self.spikes} in the loss; "spike" in metrics.jsonl')
         done = []
         if self.steps is not None:
             done.append(f"{self.steps} steps")
@@ -52,6 +61,12 @@ class Outcome:
         if done:
             lines.append(f"trained   {', '.join(done)}")
         return lines
+
+
+def _evaluated(last: float, best: tuple[int, float] | None) -> str:
+    perplexity = f" (perplexity {math.exp(last):.4g})" if last < LARGEST_EXPONENT else ""
+    lowest = f", lowest {best[1]:.3f} at step {best[0]}" if best and best[1] < last else ""
+    return f"{last:.3f}{perplexity}{lowest}"
 
 
 def _fall(first: float, last: float) -> str:
@@ -70,6 +85,8 @@ def read_outcome(run: RunPaths) -> Outcome:
         first_loss=_mean(losses[:ends]),
         last_loss=_mean(losses[-ends:]),
         eval_loss=eval_losses[-1] if eval_losses else None,
+        best=_best(rows),
+        spikes=sum(row.get("spike") is True for row in rows),
         steps=int(max(steps)) if steps else None,
         tokens=int(max(tokens)) if tokens else None,
         seconds=_seconds(run),
@@ -101,6 +118,12 @@ def _numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
     # a loss that is no longer a number is written as NaN
     values = [row.get(name) for row in rows]
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+
+
+def _best(rows: list[dict[str, Any]]) -> tuple[int, float] | None:
+    found = [row for row in rows if _numbers([row], "eval_loss") and _numbers([row], "step")]
+    lowest = min(found, key=lambda row: float(row["eval_loss"]), default=None)
+    return (int(lowest["step"]), float(lowest["eval_loss"])) if lowest else None
 
 
 def _mean(values: list[float]) -> float | None:

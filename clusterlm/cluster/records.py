@@ -205,6 +205,11 @@ def _sane(progress: Progress) -> Progress:
         loss=_number(progress.loss),
         tokens_per_s=_number(progress.tokens_per_s),
         eta_s=_number(progress.eta_s),
+        tokens_per_s_per_gpu=_number(progress.tokens_per_s_per_gpu),
+        mfu=_number(progress.mfu),
+        data_wait=_number(progress.data_wait),
+        eval_loss=_number(progress.eval_loss),
+        perplexity=_number(progress.perplexity),
         text=str(progress.text) if progress.text is not None else None,
     )
 

@@ -8,8 +8,15 @@ from typing import Any
 
 from clusterlm.cluster.records import Records
 from clusterlm.cluster.scheduler import Seen
+from clusterlm.node.progress import HIGH_WAIT
+from clusterlm.node.records import Progress
 from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.views import Verdict
+
+FASTER_DATA = (
+    "data comes too slowly: more train.dataloader_num_workers read ahead, and a cache folder on a "
+    "faster file system (CLUSTERLM_CACHE_DIR) reads faster"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,20 @@ class RunStatus:
     """Why the answer is not fresher: "squeue does not answer: ..."."""
     doing: str = ""
     """The phase's own word for what it does: "tokenizing 34 MB of 120 MB"."""
+    tokens_per_s_per_gpu: float | None = None
+    """On the CPU: of one rank."""
+    mfu: float | None = None
+    """Share of the GPU's peak arithmetic that the model used; docs/metrics.md."""
+    data_wait: float | None = None
+    """Share of the time in which a rank waited for data."""
+    eval_loss: float | None = None
+    """Of the newest evaluation."""
+    perplexity: float | None = None
+
+    @property
+    def waits_for_data(self) -> bool:
+        """It trains slower than it could, for want of data."""
+        return self.state is State.TRAINING and (self.data_wait or 0.0) > HIGH_WAIT
 
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints."""
@@ -84,8 +105,14 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         error=told.get("error"),
         evidence=_evidence(verdict, sight),
         trouble=sight.trouble if sight and not sight.is_blind else "",
+        **_measured(progress),
         doing=(progress.text or "") if progress and records.progress_is_current else "",
     )
+
+
+def _measured(progress: Progress | None) -> dict[str, float | None]:
+    names = ("tokens_per_s_per_gpu", "mfu", "data_wait", "eval_loss", "perplexity")
+    return {name: getattr(progress, name) if progress else None for name in names}
 
 
 def _nodes(records: Records, sight: Seen | None) -> list[str]:
@@ -116,6 +143,9 @@ def _advice(records: Records, verdict: Verdict, told: Mapping[str, Any]) -> str:
     name = records.run.name
     if verdict.state is State.UNKNOWN:
         return f"nothing was changed; look again: clusterlm status {name}"
+    wait = records.progress.data_wait if records.progress else None
+    if verdict.state is State.TRAINING and (wait or 0.0) > HIGH_WAIT:
+        return FASTER_DATA
     if verdict.cause is None or verdict.state is State.STOPPING:
         return ""
     return verdict.cause.advice(run=name, rank=told.get("rank"), host=told.get("host"))

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 OLD_S = 10.0
 """From here on a line says how old its news is."""
-HEADS = ("RUN", "STATE", "PHASE", "STEP", "LOSS", "TOK/S", "ETA", "SEEN", "WHY")
+HEADS = (
+    *("RUN", "STATE", "PHASE", "STEP", "LOSS", "PPL", "TOK/S", "/GPU", "MFU", "ETA", "SEEN", "WHY"),
+)
+WHERE_KNOWN = {"PPL", "/GPU", "MFU"}
+"""Columns that are left out when no run has a value: a line is wide enough."""
 COLOURS = {
     State.PENDING: "yellow",
     State.PREPROCESSING: "cyan",
@@ -47,7 +51,10 @@ def cells(status: RunStatus) -> tuple[str, ...]:
         status.phase,
         steps(status),
         "" if status.loss is None else f"{status.loss:.4g}",
+        "" if status.perplexity is None else f"{status.perplexity:.4g}",
         "" if status.tokens_per_s is None else f"{status.tokens_per_s:,.0f}",
+        "" if status.tokens_per_s_per_gpu is None else f"{status.tokens_per_s_per_gpu:,.0f}",
+        "" if status.mfu is None else f"{status.mfu:.0%}",
         "" if status.eta_s is None else spoken(status.eta_s),
         seen(status),
         why(status),
@@ -75,13 +82,15 @@ def why(status: RunStatus) -> str:
         parts.append(status.evidence)
     elif status.doing and not status.state.is_final:
         parts.append(status.doing)
+    elif status.waits_for_data:
+        parts.append(f"waits {status.data_wait:.0%} of the time for data")
     text = "; ".join(filter(None, (": ".join(parts), status.trouble)))
     return readable(text.replace("\n", " ").encode())
 
 
 def plain_table(statuses: Sequence[RunStatus]) -> list[str]:
     """Aligned columns without control codes."""
-    rows = [HEADS, *(_short(cells(status)) for status in statuses)]
+    rows = _with_values([HEADS, *(_short(cells(status)) for status in statuses)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -92,18 +101,30 @@ def _short(row: tuple[str, ...]) -> tuple[str, ...]:
     return (*row[:-1], text if len(text) <= LONGEST_WHY else text[: LONGEST_WHY - 2] + " ~")
 
 
+def _with_values(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """A table, its head first, without the columns of WHERE_KNOWN in which nothing is known."""
+    columns = [
+        column
+        for column in zip(*rows, strict=True)
+        if column[0] not in WHERE_KNOWN or any(column[1:])
+    ]
+    return list(zip(*columns, strict=True))
+
+
 def rich_table(statuses: Iterable[RunStatus]) -> Table:
     """The same for a terminal, fitted to its width."""
     from rich.table import Table
     from rich.text import Text
 
+    found = list(statuses)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for head in HEADS:
+    heads, *rows = _with_values([HEADS, *(_short(cells(status)) for status in found)])
+    for head in heads:
         # the last column takes what is left; the others are never broken
         table.add_column(head, no_wrap=head != "WHY", overflow="fold", header_style="bold")
-    for status in statuses:
+    for status, texts in zip(found, rows, strict=True):
         # Text, not str: square brackets in an error are no markup
-        row = [Text(cell) for cell in _short(cells(status))]
+        row = [Text(cell) for cell in texts]
         row[1].stylize(COLOURS[status.state])
         table.add_row(*row)
     return table
@@ -122,8 +143,20 @@ def figures(status: RunStatus) -> list[str]:
     found = [f"step {steps(status)}"] if status.step is not None else []
     if status.loss is not None:
         found.append(f"loss {status.loss:.4g}")
+    if status.perplexity is not None:
+        found.append(f"ppl {status.perplexity:.4g}")
     if status.tokens_per_s is not None:
-        found.append(f"{status.tokens_per_s:,.0f} tokens/s")
+        found.append(f"{status.tokens_per_s:,.0f} tokens/s{_per_gpu(status)}")
+    if status.mfu is not None:
+        found.append(f"MFU {status.mfu:.0%}")
     if status.eta_s is not None:
         found.append(f"{spoken(status.eta_s)} left")
     return found
+
+
+def _per_gpu(status: RunStatus) -> str:
+    """What one GPU does, where there are more."""
+    each = status.tokens_per_s_per_gpu
+    if each is None or each == status.tokens_per_s:
+        return ""
+    return f", {each:,.0f} per GPU"

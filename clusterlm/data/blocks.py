@@ -37,6 +37,7 @@ from clusterlm.data.store.shard_files import PADDING, Shard, ShardFiles
 from clusterlm.data.store.storage import Bytes
 
 IGNORE_INDEX = -100
+PIECES_LOOKED_AT = 1_000_000
 
 Sample = dict[str, npt.NDArray[Any]]
 Int32s = npt.NDArray[np.int32]
@@ -136,6 +137,20 @@ class Blocks:
             batch["loss_weights"] = self._weights(runs, len(ids))
         shape = (len(indices), self.block_size)
         return {name: rows.reshape(shape) for name, rows in batch.items()}
+
+    def num_filled(self, index: int) -> int:
+        """Tokens of a block that are not padding."""
+        return sum(self._lengths[self._offsets[index] : self._offsets[index + 1]])
+
+    def mean_piece(self) -> float | None:
+        """Length of the piece that a token stands in, on average over the tokens.
+
+        None where documents are not isolated: there a token may see the whole block before it.
+        """
+        lengths = np.asarray(self._lengths[:PIECES_LOOKED_AT], dtype=np.float64)
+        if not len(lengths) or not np.all(np.asarray(self._isolated[:PIECES_LOOKED_AT])):
+            return None
+        return float((lengths * lengths).sum() / lengths.sum())
 
     def will_need(self, indices: Sequence[int]) -> None:
         """Announce blocks of which the next batch is going to be made."""

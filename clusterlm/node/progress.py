@@ -27,6 +27,8 @@ from clusterlm.node.files import has_appeared, read_json, write_json
 from clusterlm.node.records import Progress
 
 REPORT_EVERY_S = 1.0
+HIGH_WAIT = 0.1
+"""Share of the time; from here on waiting for data is worth a word."""
 
 _last_report = float("-inf")
 
@@ -43,13 +45,20 @@ def report_progress(
     tokens_per_s: float | None = None,
     eta_s: float | None = None,
     text: str | None = None,
+    tokens_per_s_per_gpu: float | None = None,
+    mfu: float | None = None,
+    data_wait: float | None = None,
+    eval_loss: float | None = None,
+    perplexity: float | None = None,
+    evaluated: int | None = None,
     force: bool = False,
 ) -> bool:
     """Write `$CLUSTERLM_PROGRESS_FILE`, at most once a second; says whether it was written.
 
-    `text` is the phase's own word for what it does ("tokenizing 34 MB of 120 MB"); `force` is for
-    the last report of a phase. Does nothing on other ranks than 0. A report that cannot be written
-    ends no training.
+    `mfu` and `data_wait` are shares of 1; `evaluated` counts the batches of an evaluation, so that
+    a long one is not taken for a hang; `text` is the phase's own word for what it does
+    ("tokenizing 34 MB of 120 MB"); `force` is for the last report of a phase. Does nothing on other
+    ranks than 0. A report that cannot be written ends no training.
     """
     global _last_report
     path = os.environ.get("CLUSTERLM_PROGRESS_FILE")
@@ -61,7 +70,22 @@ def report_progress(
         return False
     _last_report = now
     phase = os.environ.get("CLUSTERLM_PHASE")
-    report = Progress(phase, step, total_steps, loss, tokens_per_s, eta_s, text, time.time())
+    report = Progress(
+        phase=phase,
+        step=step,
+        total_steps=total_steps,
+        loss=loss,
+        tokens_per_s=tokens_per_s,
+        eta_s=eta_s,
+        text=text,
+        time=time.time(),
+        tokens_per_s_per_gpu=tokens_per_s_per_gpu,
+        mfu=mfu,
+        data_wait=data_wait,
+        eval_loss=eval_loss,
+        perplexity=perplexity,
+        evaluated=evaluated,
+    )
     try:
         write_json(Path(path), report.to_dict())
     except OSError as error:

@@ -119,6 +119,12 @@ class Progress(Record):
     eta_s: float | None = None
     text: str | None = None
     time: float | None = None
+    tokens_per_s_per_gpu: float | None = None
+    mfu: float | None = None
+    data_wait: float | None = None
+    eval_loss: float | None = None
+    perplexity: float | None = None
+    evaluated: int | None = None
 
 
 def read_exits(attempt_dir: Path) -> list[ExitRecord]:

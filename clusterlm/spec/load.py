@@ -1,7 +1,7 @@
 """job.yaml -> Job, or every mistake in it at once.
 
-    text -> values with lines -> --set -> old names -> absolute paths, small files read -> sections
-    -> rules
+    text -> values with lines -> --set -> old names -> absolute paths, small files read -> what a
+         DeepSpeed JSON says -> sections -> rules
 
 A section with a mistake does not keep the others from being checked: only the rules that read it
 are left out.
@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.spec.deepspeed_json import follow_json
 from clusterlm.spec.document import Document, NotYaml, read_document
 from clusterlm.spec.inlined import inline_patterns
 from clusterlm.spec.job import Job, build_validators
@@ -72,6 +73,8 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
     notes = _translate(document.values)
     bad_paths = make_paths_absolute(document.values, str(path.parent))
     bad_paths += inline_patterns(document.values)
+    if isinstance(train := document.values.get("train"), dict):
+        notes += follow_json(train)
     job, mistakes = _check(document.values, {p.where.partition(".")[0] for p in bad_paths})
     problems += [*bad_paths, *mistakes]
     placed = [_with_origin(problem, document, set_places) for problem in problems]

@@ -17,7 +17,7 @@ class Recovery(Spec):
     """Give up after this many attempts in a row that left no newer checkpoint."""
     min_nodes: int | None = Field(None, ge=1)
     """Go on with so few nodes when some are lost and no spare is left; default: resources.nodes.
-    Not with deepspeed, whose checkpoints hold one part per rank."""
+    Each rank then makes more passes, so that a step takes as many blocks as before."""
     requeue: Flag = True
     """Go back to the queue on preemption, at the time limit and when too few nodes are left."""
     stop_grace: Seconds = 120

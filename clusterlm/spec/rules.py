@@ -98,15 +98,25 @@ def local_is_one_node(job: Job) -> Iterator[Problem]:
 
 
 def min_nodes_can_be_kept(job: Job) -> Iterator[Problem]:
-    """Fewer nodes than asked for, and only where a checkpoint does not depend on their number."""
+    """Fewer nodes than asked for, and a batch that each number of them can make."""
     fewest, nodes = job.recovery.min_nodes, job.resources.nodes
     if fewest is None:
         return
     if fewest > nodes:
         yield Problem("recovery.min_nodes", f"{fewest} is more than resources.nodes, {nodes}")
-    elif fewest < nodes and job.train.strategy == "deepspeed":
-        message = f"a DeepSpeed checkpoint has one part per rank; write {nodes}, or strategy: ddp"
-        yield Problem("recovery.min_nodes", message)
+    total, ranks = job.train.global_batch_size, job.resources.ranks_per_node
+    if total is None or job.train.command is not None:
+        return
+    for count in range(fewest, nodes):
+        step = count * ranks * job.train.micro_batch_size
+        if total % step:
+            message = (
+                f"on {times(count, 'node')} train.global_batch_size {total} is no multiple of "
+                f"micro_batch_size {job.train.micro_batch_size} x ranks {count * ranks} = {step}; "
+                "write a batch that is, or write gradient_accumulation instead of it"
+            )
+            yield Problem("recovery.min_nodes", message)
+            return
 
 
 def gpus_serve_all_processes(job: Job) -> Iterator[Problem]:
@@ -166,7 +176,8 @@ def secrets_are_names(job: Job) -> Iterator[Problem]:
 
 def notes_on(job: Job) -> list[str]:
     """What is right and may still surprise; for the user to see, not to change."""
-    notes = rules_image.notes_on(job) + rules_modes.notes_on(job)
+    parts = (rules_image, rules_strategy, rules_modes)
+    notes = [note for part in parts for note in part.notes_on(job)]
     asked = [key for key in ONLY_SLURM if getattr(job.resources, key) not in (None, False, [])]
     if job.cluster == LOCAL and asked:
         notes.append(f"cluster: local takes no notice of resources.{', '.join(asked)}")
@@ -231,6 +242,5 @@ RULES: tuple[Rule, ...] = (
     (rules_files.tokenizer_exists, ("data",)),
     (rules_files.model_exists, ("model",)),
     (rules_files.block_fits_the_model, ("data", "model")),
-    (rules_files.deepspeed_json_agrees, ("train", "resources")),
     (rules_files.program_exists, ("train", "image")),
 )

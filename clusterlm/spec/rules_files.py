@@ -19,7 +19,6 @@ from clusterlm.spec.job import Job
 from clusterlm.spec.python_files import definition_problem, is_installed
 from clusterlm.spec.rules_data import named_sources
 from clusterlm.spec.sources import CustomSource
-from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.wording import did_you_mean, shown
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -187,49 +186,6 @@ def _read_json(path: str) -> Any:
         return json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def deepspeed_json_agrees(job: Job) -> Iterator[Problem]:
-    """A DeepSpeed JSON says "auto", or the same as the job."""
-    path = job.train.deepspeed
-    if path is None or isinstance(path, DeepSpeed):
-        return
-    where = "train.deepspeed"
-    if not os.path.isfile(path):
-        yield Problem(where, f"there is no file {shown(path)}")
-        return
-    config = _read_json(path)
-    if not isinstance(config, dict):
-        yield Problem(where, f"{shown(path)} is no JSON object")
-        return
-    for key, wanted, ours in _deepspeed_pairs(job):
-        found = _value_at(config, key)
-        if found not in (None, "auto", wanted):
-            message = f"{key} is {shown(found)} there, but {shown(wanted)} here ({ours})"
-            yield Problem(where, f'{message}; write "auto" there')
-    # else what is saved at the end are shards that only DeepSpeed can read
-    gather = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
-    if _value_at(config, "zero_optimization.stage") == 3 and not _value_at(config, gather):
-        yield Problem(where, f"stage 3 saves no whole model without {gather}: true")
-
-
-def _deepspeed_pairs(job: Job) -> Iterator[tuple[str, Any, str]]:
-    train = job.train
-    yield "train_batch_size", job.global_batch_size, "micro_batch_size x accumulation x ranks"
-    yield "train_micro_batch_size_per_gpu", train.micro_batch_size, "train.micro_batch_size"
-    yield "gradient_accumulation_steps", job.gradient_accumulation, "train.gradient_accumulation"
-    yield "gradient_clipping", train.max_grad_norm, "train.max_grad_norm"
-    yield "optimizer.params.lr", train.learning_rate, "train.learning_rate"
-    yield "optimizer.params.weight_decay", train.weight_decay, "train.weight_decay"
-    yield "bf16.enabled", train.precision == "bf16", "train.precision"
-    yield "fp16.enabled", False, "train.precision is bf16 or fp32"
-
-
-def _value_at(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def program_exists(job: Job) -> Iterator[Problem]:

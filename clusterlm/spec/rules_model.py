@@ -36,8 +36,8 @@ def classes_exist(job: Job) -> Iterator[Problem]:
     new = model.from_scratch.class_ if model.from_scratch else None
     named: dict[str, str | None] = {"model.class": model.class_, "model.from_scratch.class": new}
     for where, name in named.items():
-        if name is not None and (message := _class_problem(name, is_here=is_here)):
-            yield Problem(where, message)
+        if name is not None and (wrong := _class_problem(name, is_here=is_here)):
+            yield Problem(where, wrong)
 
 
 def _class_problem(name: str, *, is_here: bool) -> str | None:

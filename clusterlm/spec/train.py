@@ -92,6 +92,8 @@ class Train(Spec):
     and know the model."""
     compile: Flag = False
     """torch.compile of the model."""
+    sparse_logits: Flag = True
+    """Compute logits only where there is a label; the same loss, less work and memory."""
     logging_steps: int = Field(10, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
     save_steps: int = Field(500, ge=1)

@@ -36,6 +36,7 @@ class Attempt:
     _beats: BeatWatch = field(init=False)
     _silence: dict[str, float] = field(default_factory=dict)
     _step_seen: tuple[int, float] | None = None
+    _evaluated: object = None
     _usual_step_s: float | None = None
     _failed: float | None = None
 
@@ -96,9 +97,13 @@ class Attempt:
 
     def _notice_step(self, now: float) -> None:
         progress = read_json(self.paths.progress) or {}
-        step = progress.get("step")
-        if not isinstance(step, int) or (self._step_seen and self._step_seen[0] == step):
+        step, evaluated = progress.get("step"), progress.get("evaluated")
+        if not isinstance(step, int):
             return
+        if self._step_seen and self._step_seen[0] == step and self._evaluated == evaluated:
+            return
+        # a long evaluation is no hang while its batches go by
+        self._evaluated = evaluated
         if self._step_seen and step > self._step_seen[0]:
             self._usual_step_s = (now - self._step_seen[1]) / (step - self._step_seen[0])
         self._step_seen = (step, now)

@@ -20,6 +20,8 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import Train
 from clusterlm.train.deepspeed import zero_stage
+from clusterlm.train.fsdp import fsdp_fields
+from clusterlm.train.speed import layer_choice, speed_fields
 
 # what the rest of this room relies on; a spec that sets one would be overruled in silence
 OURS = frozenset(
@@ -29,6 +31,8 @@ OURS = frozenset(
         "deepspeed",
         "disable_tqdm",
         "fp16",
+        "fsdp",
+        "fsdp_config",
         "load_best_model_at_end",
         "logging_nan_inf_filter",
         "output_dir",
@@ -55,18 +59,30 @@ def make_arguments(
     deepspeed: dict[str, Any] | None,
 ) -> TrainingArguments:
     """The arguments of this run, made before the model: stage 3 splits it while it is loaded."""
+    if on_cpu and job.train.precision == "fp16":
+        raise TrainError("train.precision: no CPU trains in fp16; write bf16 or fp32")
     fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    values = translate_train(job.train, fields, world_size=world_size, validates=validates)
+    # further keys of the job go before what is only faster
+    values = speed_fields(job, fields, on_cpu=on_cpu)
+    values |= translate_train(
+        job.train,
+        fields,
+        accumulation=accumulation_steps(job, world_size),
+        validates=validates,
+        run_name=job.name,
+    )
     values |= {
         "output_dir": str(output_dir),
         "use_cpu": on_cpu,
         "ddp_backend": "gloo" if on_cpu else None,
         "deepspeed": deepspeed,
+        **fsdp_fields(job, fields),
     }
     if job.train.activation_checkpointing:
         frozen_zero3 = job.model is not None and job.model.adapter is not None
         reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
-        values |= checkpointing_fields(fields, reentrant=reentrant)
+        layers = layer_choice(job.train.activation_checkpointing)
+        values |= checkpointing_fields(fields, reentrant=reentrant, **layers)
     try:
         return TrainingArguments(**values)
     except ValueError as error:
@@ -74,13 +90,19 @@ def make_arguments(
 
 
 def translate_train(
-    train: Train, fields: Set[str], *, world_size: int, validates: bool
+    train: Train,
+    fields: Set[str],
+    *,
+    accumulation: int,
+    validates: bool,
+    run_name: str | None = None,
 ) -> dict[str, Any]:
     """Our keys in the words of the installed TrainingArguments, further keys behind them."""
     values = {
-        **_optimisation(train, fields, world_size),
+        **_optimisation(train, fields, accumulation),
         **_rhythm(train, validates=validates),
         "bf16": train.precision == "bf16",
+        "fp16": train.precision == "fp16",
         "seed": train.seed,
         "data_seed": train.seed,
         # every weight is used in every step; searching for unused ones costs time
@@ -88,6 +110,7 @@ def translate_train(
         # blocks carry position_ids that a model's signature may not name
         "remove_unused_columns": False,
         "report_to": "none",
+        "run_name": run_name,
         "disable_tqdm": True,
         "log_level": "warning",
     }
@@ -101,20 +124,28 @@ def translate_train(
     return values | further
 
 
-def accumulation_steps(train: Train, world_size: int) -> int:
-    """Forward passes of a rank per optimizer step."""
-    if train.gradient_accumulation is not None:
-        return train.gradient_accumulation
-    if train.global_batch_size is None:
-        return 1
-    per_pass = train.micro_batch_size * world_size
-    steps, rest = divmod(train.global_batch_size, per_pass)
-    if rest or not steps:
+def accumulation_steps(job: Job, world_size: int) -> int:
+    """Forward passes of a rank per optimizer step.
+
+    On another number of ranks than the job asks for (`recovery.min_nodes`) so many that a step
+    takes as many blocks as it would there; where that does not come out even, the nearest number.
+
+    Raises:
+        TrainError: global_batch_size is written, and cannot be kept.
+    """
+    train = job.train
+    if world_size == job.resources.world_size and train.global_batch_size is None:
+        return job.gradient_accumulation
+    total, per_pass = job.global_batch_size, train.micro_batch_size * world_size
+    if train.global_batch_size is not None:
+        total = train.global_batch_size
+    steps, rest = divmod(total, per_pass)
+    if train.global_batch_size is not None and (rest or not steps):
         raise TrainError(
-            f"train.global_batch_size {train.global_batch_size} is no multiple of micro_batch_size "
+            f"train.global_batch_size {total} is no multiple of micro_batch_size "
             f"{train.micro_batch_size} x {world_size} ranks = {per_pass}"
         )
-    return steps
+    return max(1, round(total / per_pass))
 
 
 def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed: Version) -> bool:
@@ -125,19 +156,22 @@ def needs_reentrant(deepspeed: dict[str, Any] | None, *, frozen: bool, installed
     return frozen and zero_stage(deepspeed) == 3 and installed < NON_REENTRANT_ZERO3
 
 
-def checkpointing_fields(fields: Set[str], *, reentrant: bool) -> dict[str, Any]:
-    """Switch activation checkpointing on, under the name this transformers has for it."""
+def checkpointing_fields(fields: Set[str], *, reentrant: bool, **layers: Any) -> dict[str, Any]:
+    """Switch activation checkpointing on, under the name this transformers has for it.
+
+    `layers` says which, see `speed.layer_choice`.
+    """
     name = "activation_checkpointing"
     if name not in fields:
         name = "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
+    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant, **layers}}
 
 
-def _optimisation(train: Train, fields: Set[str], world_size: int) -> dict[str, Any]:
+def _optimisation(train: Train, fields: Set[str], accumulation: int) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": train.micro_batch_size,
         "per_device_eval_batch_size": train.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(train, world_size),
+        "gradient_accumulation_steps": accumulation,
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
         "learning_rate": train.learning_rate,
@@ -166,6 +200,7 @@ def _rhythm(train: Train, *, validates: bool) -> dict[str, Any]:
         "save_steps": train.save_steps,
         "save_total_limit": None,
         "eval_strategy": "steps" if validates else "no",
+        "eval_on_start": train.eval_on_start and validates,
         "eval_steps": (train.eval_steps or train.save_steps) if validates else None,
         # logits of a whole evaluation do not fit into memory
         "prediction_loss_only": True,

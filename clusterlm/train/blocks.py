@@ -24,13 +24,18 @@ Batch = dict[str, torch.Tensor]
 
 
 class BlockOrder(Sampler[int]):
-    """Every block once an epoch, in an order that only seed and epoch decide."""
+    """Every block once an epoch, in an order that only seed and epoch decide.
+
+    Epochs follow each other as one stream. `moved` begins each so many blocks further on: after a
+    resume with steps of another size, the place of a step is another (`resume.py`).
+    """
 
     def __init__(self, num_blocks: int, seed: int) -> None:
         self.epoch = 0
+        self.moved = 0
         self._num_blocks = num_blocks
         self._seed = seed
-        self._made: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._made: tuple[tuple[int, int], npt.NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return self._num_blocks
@@ -40,10 +45,19 @@ class BlockOrder(Sampler[int]):
 
     def permutation(self) -> npt.NDArray[np.int64]:
         """The order of this epoch."""
-        if self._made is None or self._made[0] != self.epoch:
-            generator = np.random.default_rng([self._seed, self.epoch])
-            self._made = self.epoch, generator.permutation(self._num_blocks)
+        key = self.epoch, self.moved
+        if self._made is None or self._made[0] != key:
+            epoch, passed = divmod(self.epoch * self._num_blocks + self.moved, self._num_blocks)
+            order = self._shuffle(epoch)
+            if passed:
+                order = np.concatenate([order[passed:], self._shuffle(epoch + 1)[:passed]])
+            self._made = key, order
         return self._made[1]
+
+    def _shuffle(self, epoch: int) -> npt.NDArray[np.int64]:
+        # what would lie before the first epoch was trained already, and is skipped
+        generator = np.random.default_rng([self._seed, max(epoch, 0)])
+        return generator.permutation(self._num_blocks)
 
 
 class ReadAhead:
@@ -86,29 +100,29 @@ class BlockDataset(Dataset[Sample]):
 
     def __init__(self, blocks: Blocks, seed: int) -> None:
         self.order = BlockOrder(len(blocks), seed)
-        self._blocks = blocks
+        self.blocks = blocks
         self._ahead = ReadAhead(blocks, self.order)
 
     @property
     def has_weights(self) -> bool:
         """Batches tell what each label counts."""
-        return self._blocks.has_weights
+        return self.blocks.has_weights
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return len(self.blocks)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._blocks[index]
+        return self.blocks[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """Called by torch's loader with the indices of one micro batch; arrays of shape (B, T)."""
-        if self._blocks.reads_ahead:
+        if self.blocks.reads_ahead:
             self._ahead.announce(indices)
-        return self._blocks.batch(indices)
+        return self.blocks.batch(indices)
 
     def batch(self, indices: Sequence[int]) -> Sample:
         """A micro batch outside the order of training; nothing is read ahead for it."""
-        return self._blocks.batch(indices)
+        return self.blocks.batch(indices)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by transformers through accelerate's loader before an epoch is read."""

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from clusterlm.errors import TrainError
 from clusterlm.train.adapter_start import stand_on_original_base
 from clusterlm.train.checkpoints import CheckpointStore
+from clusterlm.train.fsdp import gather_on_save
 from clusterlm.train.group import Group
 
 Shapes = dict[str, tuple[int, ...]]
@@ -33,6 +34,7 @@ def save_final(trainer: Any, model_dir: Path, store: CheckpointStore, group: Gro
     if group.is_first:
         shutil.rmtree(aside, ignore_errors=True)
     group.barrier()
+    gather_on_save(trainer)
     trainer.save_model(str(aside))
     group.barrier()
     if group.is_first:

@@ -42,23 +42,35 @@ class Group:
         dist.all_gather_object(said, text, group=self._control)
         return [str(text) for text in said]
 
+    def gather_numbers(self, numbers: list[float]) -> list[list[float]]:
+        """The numbers of each rank, equally many, by rank; on every rank."""
+        own = torch.tensor(numbers, dtype=torch.float64)
+        all_of_them = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(all_of_them, own, group=self._control)
+        return [row.tolist() for row in all_of_them]
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         dist.barrier(group=self._control)
 
 
-def join_group(*, on_cpu: bool, local_rank: int) -> Group:
-    """Enter the process group that torchrun wired; transformers and DeepSpeed then use it."""
+def join_group(*, on_cpu: bool, local_rank: int, timeout_s: int | None = None) -> Group:
+    """Enter the process group that torchrun wired; transformers and DeepSpeed then use it.
+
+    `timeout_s` is the longest that a collective may take; transformers' ddp_timeout would come too
+    late, for the group is there before its arguments.
+    """
+    timeout = TIMEOUT if timeout_s is None else timedelta(seconds=timeout_s)
     for name, alone in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
         os.environ.setdefault(name, alone)
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "0")
     if on_cpu:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        dist.init_process_group("gloo", timeout=timeout)
     else:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
+        dist.init_process_group("nccl", timeout=timeout, device_id=device)
     return Group(dist.new_group(backend="gloo", timeout=TIMEOUT))
 
 

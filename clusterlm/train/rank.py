@@ -23,6 +23,7 @@ class Rank:
         attempt: number of this attempt; only grows.
         resume_from: checkpoint that the supervisor verified, None for a fresh start.
         cache: folder of the prepared data.
+        only_measures: only the speed is wanted (`clusterlm scaling`): no evaluation, nothing saved.
     """
 
     run: RunPaths
@@ -36,6 +37,7 @@ class Rank:
     metrics_file: Path
     resume_from: Path | None
     cache: Path
+    only_measures: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -63,6 +65,7 @@ class Rank:
             metrics_file=Path(environ.get("CLUSTERLM_METRICS_FILE") or run.metrics),
             resume_from=Path(resume_from) if resume_from else None,
             cache=Path(cache),
+            only_measures=environ.get("CLUSTERLM_ONLY_MEASURE") == "1",
         )
 
 

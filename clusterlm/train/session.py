@@ -18,21 +18,26 @@ from clusterlm.data.cache import Cache
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.train.arguments import make_arguments
-from clusterlm.train.blocks import BlockDataset, collate_blocks, count_tokens, first_batches
-from clusterlm.train.callbacks import LossGuard, NothingLeft, Recorder, SaveRhythm, StopAgreement
+from clusterlm.train.blocks import BlockDataset, collate_blocks, first_batches
+from clusterlm.train.callbacks import NothingLeft, SaveRhythm, StopAgreement
 from clusterlm.train.checkpoints import CheckpointStore, checkpoint_step
 from clusterlm.train.clock import StartClock
 from clusterlm.train.deepspeed import choose_deepspeed, join_deepspeed
 from clusterlm.train.final import save_final
+from clusterlm.train.fsdp import refuse_unknown_layers, use_on_cpu
 from clusterlm.train.group import Group, join_group, leave_group
-from clusterlm.train.metrics import drop_lines_after
 from clusterlm.train.model import make_model
 from clusterlm.train.opened import block_size, open_same_cache
-from clusterlm.train.pace import Pace
 from clusterlm.train.progress import Progress
 from clusterlm.train.rank import Rank, trains_on_cpu
+from clusterlm.train.recorder import Recorder
+from clusterlm.train.reporting import start_tracking
+from clusterlm.train.resume import RECORD, Batch, changes, go_on
+from clusterlm.train.speed import explain_speed, set_allocator, speed_line
 from clusterlm.train.stop import StopRequest
 from clusterlm.train.trainer import BlockTrainer, trust_own_checkpoints
+from clusterlm.train.universal import suit_checkpoint
+from clusterlm.train.watching import Watchers, make_watchers
 
 
 @dataclass(frozen=True)
@@ -53,23 +58,29 @@ def train_model(job: Job, rank: Rank, stop: StopRequest, clock: StartClock) -> b
     # bars are for terminals; in a log they are one endless line
     disable_progress_bar()
     on_cpu = choose_device(job)
+    set_allocator(os.environ, on_cpu=on_cpu)
     progress = Progress(speaks=rank.is_first)
-    group = join_group(on_cpu=on_cpu, local_rank=rank.local_rank)
+    patience = job.train.further_arguments.get("ddp_timeout")
+    group = join_group(on_cpu=on_cpu, local_rank=rank.local_rank, timeout_s=patience)
     clock.mark("process group")
     cache = open_same_cache(rank, group)
+    rank = suit_checkpoint(rank, progress)
     session = Session(job, rank, group, cache, stop, clock, progress)
     clock.mark("data")
-    trainer, agreement = make_trainer(session, on_cpu=on_cpu)
+    track(session)
+    trainer, agreement, watchers = make_trainer(session, on_cpu=on_cpu)
+    progress.say(speed_line([*explain_speed(job, on_cpu=on_cpu), trainer.explain_head()]))
     clock.mark("model")
     finished = not group.any(stop.asked())
     if finished:
-        finished = run_steps(session, trainer, agreement)
-    if finished:
+        finished = run_steps(session, trainer, agreement, watchers)
+    if finished and not rank.only_measures:
         progress.show(text="saving model", now=True)
         save_final(trainer, rank.model_dir, trainer.store, group)
         progress.say(f"model saved in {rank.model_dir}")
         progress.show(text="done", now=True)
     # rank 0 may still be sealing the last checkpoint: nobody leaves before
+    trainer.store.finish()
     group.barrier()
     leave_group()
     return finished
@@ -88,10 +99,11 @@ def choose_device(job: Job) -> bool:
     return False
 
 
-def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopAgreement]:
+def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopAgreement, Watchers]:
     """Arguments first, then the model: DeepSpeed's part decides how its weights are loaded."""
     job, rank, cache = session.job, session.rank, session.cache
     train, validation = open_splits(cache, job.train.seed)
+    validation = None if rank.only_measures else validation
     args = make_arguments(
         job,
         output_dir=rank.checkpoints,
@@ -103,26 +115,59 @@ def make_trainer(session: Session, *, on_cpu: bool) -> tuple[BlockTrainer, StopA
     session.progress.show(text="loading model", now=True)
     tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
     agreement = StopAgreement(session.stop, session.group)
-    keep = job.train.keep_checkpoints
+    model = make_model(
+        job,
+        block_size=block_size(cache),
+        tokenizer=tokenizer,
+        on_cpu=on_cpu,
+        say=session.progress.say,
+        sample=partial(first_batches, train, job.train.micro_batch_size),
+    )
+    refuse_unknown_layers(job, model)
+    batch = place_data(session, args, train)
+    watchers = watch(session, args, train, model, tokenizer)
     trainer = BlockTrainer(
-        store=CheckpointStore(rank.checkpoints, rank.attempt, keep, session.group),
+        store=make_store(session, batch),
+        meter=watchers.meter,
+        sparse_logits=job.train.sparse_logits,
         args=args,
-        model=make_model(
-            job,
-            block_size=block_size(cache),
-            tokenizer=tokenizer,
-            on_cpu=on_cpu,
-            say=session.progress.say,
-            sample=partial(first_batches, train, job.train.micro_batch_size),
-        ),
+        model=model,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collate_blocks,
         processing_class=tokenizer,
-        callbacks=[LossGuard(), SaveRhythm(), agreement, *make_recorder(session, args, len(train))],
+        callbacks=[SaveRhythm(saves=not rank.only_measures), agreement, *watchers.callbacks()],
     )
     trainer.remove_callback(PrinterCallback)
-    return trainer, agreement
+    if on_cpu and job.train.strategy == "fsdp":
+        use_on_cpu(trainer)
+    return trainer, agreement, watchers
+
+
+def place_data(session: Session, args: TrainingArguments, train: BlockDataset) -> Batch:
+    """Begin the data where the checkpoint stands, also when a step takes more or fewer blocks."""
+    now, resume_from = Batch.of(args, session.rank.world_size), session.rank.resume_from
+    if resume_from is None:
+        return now
+    before = Batch.read(resume_from)
+    for line in changes(now, before):
+        session.progress.say(line)
+    now = go_on(now, before, step=checkpoint_step(resume_from), num_blocks=len(train))
+    train.order.moved = now.moved
+    return now
+
+
+def make_store(session: Session, batch: Batch) -> CheckpointStore:
+    """Where checkpoints go; each is told when it is sealed."""
+    return CheckpointStore(
+        session.rank.checkpoints,
+        session.rank.attempt,
+        session.job.train.keep_checkpoints,
+        session.group,
+        in_background=session.job.train.save_in_background,
+        notes={RECORD: batch.to_json()},
+        report=lambda saved: session.progress.say(saved.words),
+    )
 
 
 def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | None]:
@@ -136,7 +181,8 @@ def open_splits(cache: Cache, seed: int) -> tuple[BlockDataset, BlockDataset | N
 
 def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     """Its JSON, once it has joined the ranks; None with another strategy."""
-    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu)
+    say = session.progress.say
+    config = choose_deepspeed(session.job, session.rank, on_cpu=on_cpu, say=say)
     if config is not None:
         text = "starting DeepSpeed (the first time on a machine it compiles a part of itself)"
         session.progress.show(text=text, now=True)
@@ -145,27 +191,36 @@ def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     return config
 
 
-def make_recorder(session: Session, args: TrainingArguments, num_blocks: int) -> list[Recorder]:
-    """The one that writes for all; only rank 0 has it."""
-    if not session.rank.is_first:
-        return []
-    per_pass = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    tokens_at = partial(
-        count_tokens,
-        num_blocks=num_blocks,
-        blocks_per_step=per_pass * session.rank.world_size,
-        block_size=block_size(session.cache),
+def track(session: Session) -> None:
+    """Set up the trackers of train.report_to; what is missing is said before the model loads."""
+    report_to = session.job.train.further_arguments.get("report_to")
+    for note in start_tracking(report_to, session.rank.run, session.job.name, os.environ):
+        session.progress.say(note)
+
+
+def watch(session: Session, args: Any, train: BlockDataset, model: Any, tokenizer: Any) -> Watchers:
+    """The guard and the meter of this rank; rank 0 writes."""
+    rank, splits = session.rank, session.cache.manifest["splits"]
+    writer = Recorder(rank.metrics_file, session.progress, session.clock) if rank.is_first else None
+    return make_watchers(
+        session.job,
+        session.group,
+        args,
+        train,
+        model=model,
+        tokenizer=tokenizer,
+        has_padding=bool(splits["train"].get("padding", 1)),
+        recorder=writer,
     )
-    metrics = session.rank.metrics_file
-    return [Recorder(metrics, session.progress, Pace(tokens_at), session.clock)]
 
 
-def run_steps(session: Session, trainer: Any, agreement: StopAgreement) -> bool:
+def run_steps(session: Session, trainer: Any, agreement: StopAgreement, watchers: Watchers) -> bool:
     """Train from the beginning or the checkpoint; says whether the last step was reached."""
     resume_from = session.rank.resume_from
-    if session.rank.is_first:
-        done = checkpoint_step(resume_from) if resume_from else 0
-        drop_lines_after(session.rank.metrics_file, done)
+    done = checkpoint_step(resume_from) if resume_from else -1
+    watchers.go_on_after(done, session.rank.metrics_file)
+    # only before the very first step: what a checkpoint holds was evaluated in its time
+    trainer.args.eval_on_start = trainer.args.eval_on_start and not resume_from
     if resume_from:
         trust_own_checkpoints()
         session.progress.say(f"resuming from {resume_from.name}")

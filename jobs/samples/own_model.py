@@ -1,8 +1,8 @@
-"""A model of one's own for jobs/own-class.yaml: a Llama with a learned gate on every layer.
+"""A model of one's own for jobs/own-class.yaml: a Llama whose layers are added through a gate.
 
 What a class needs: a config_class, and a forward that takes input_ids, position_ids and labels.
-What transformers has already is inherited. A neighbour file is imported with a dot (`from .layers
-import Gate`), then it is saved with the model, too.
+What transformers has already is inherited. A neighbour file is imported with a dot
+(`from .layers import Gate`), then it is saved with the model, too.
 """
 
 import torch

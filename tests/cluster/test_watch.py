@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from clusterlm.cluster.outcome import read_outcome
 from clusterlm.cluster.scheduler import SchedulerView
 from clusterlm.cluster.status import StatusReader
-from clusterlm.cluster.table import HEADS, one_line, plain_table, rich_table
+from clusterlm.cluster.table import HEADS, WHERE_KNOWN, one_line, plain_table, rich_table
 from clusterlm.cluster.watch import watch_all, watch_run
 from tests.cluster.fake_host import NO_DATABASE, UNREACHABLE, Clock, FakeHost
 from tests.cluster.run_folders import RunFolder, squeue_line
@@ -118,12 +119,41 @@ def test_tables_hold_every_run_and_no_markup_of_an_error_is_obeyed(tmp_path: Pat
     run.rank_exit(run.training(), 1, error="ValueError: [red]a[/red] [/]\n\x1b[31mb")
     statuses = reader(tmp_path).read()
     lines = plain_table(statuses)
-    assert lines[0].split() == list(HEADS)
+    assert lines[0].split() == [head for head in HEADS if head not in WHERE_KNOWN]
     assert "[red]a[/red] [/]" in lines[1]
     out = io.StringIO()
     Console(file=out, width=300).print(rich_table(statuses))
     assert "[red]a[/red] [/]" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+def test_what_is_measured_stands_in_the_table_and_slow_data_is_told(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    measured = {"tokens_per_s_per_gpu": 1275.0, "mfu": 0.41, "perplexity": 330.25}
+    run.progress(attempt, **measured, data_wait=0.04, eval_loss=5.8)
+    status = reader(tmp_path).read()[0]
+    assert plain_table([status])[0].split() == list(HEADS)
+    assert one_line(status).startswith(
+        "TRAINING  step 40/300  loss 5.1  ppl 330.2  5,100 tokens/s, 1,275 per GPU  MFU 41%  2 min"
+    )
+    assert {name: status.to_json()[name] for name in measured} == measured
+    assert "data" not in one_line(status)
+    assert not status.advice
+    run.progress(attempt, **measured, data_wait=0.23)
+    status = reader(tmp_path).read()[0]
+    assert "waits 23% of the time for data" in one_line(status)
+    assert "dataloader_num_workers" in status.advice
+
+
+def test_the_outcome_names_the_lowest_evaluation_and_spikes(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [{"step": 0, "eval_loss": 6.0}, {"step": 10, "eval_loss": 2.0}]
+    rows += [{"step": 11, "loss": 9.0, "spike": True}, {"step": 20, "eval_loss": 2.5}]
+    run.paths.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = read_outcome(run.paths).lines()
+    assert "eval loss 2.500 (perplexity 12.18), lowest 2.000 at step 10" in lines
+    assert any("1 in the loss" in line for line in lines)
 
 
 def test_the_outcome_of_a_run_that_logged_nothing_or_nonsense_is_empty(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.spec.conftest import Changes, Row
 
 TEXT = {"kind": "text", "path": "corpus"}
-ZERO = {"train.strategy": "deepspeed"}
 IMAGE = {"image.runtime": "docker"}
 TEMPLATE = "data.tokenizer.chat_template"
 
@@ -149,34 +148,6 @@ FILES: list[Row] = [
         {"model": {"name": "model"}, "data.block_size": 129},
         "data.block_size",
         "context of 128",
-    ),
-    (
-        "deepspeed_json_agrees",
-        ZERO | {"train.deepspeed": "zero.json"},
-        ZERO | {"train.deepspeed": "zero.json", "train.micro_batch_size": 2},
-        "train.deepspeed",
-        "train_micro_batch_size_per_gpu is 1 there, but 2 here",
-    ),
-    (
-        "deepspeed_json_agrees",
-        ZERO,
-        ZERO | {"train.deepspeed": "none.json"},
-        "train.deepspeed",
-        "there is no file",
-    ),
-    (
-        "deepspeed_json_agrees",
-        ZERO,
-        ZERO | {"train.deepspeed": "corpus/a.txt"},
-        "train.deepspeed",
-        "no JSON",
-    ),
-    (
-        "deepspeed_json_agrees",
-        ZERO,
-        ZERO | {"train.deepspeed": "zero3.json"},
-        "train.deepspeed",
-        "gather_16bit",
     ),
     (
         "program_exists",

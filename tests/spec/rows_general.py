@@ -20,10 +20,10 @@ GENERAL: list[Row] = [
     ),
     (
         "min_nodes_can_be_kept",
-        SLURM_4 | {"recovery.min_nodes": 4} | ZERO,
-        SLURM_4 | {"recovery.min_nodes": 3} | ZERO,
+        SLURM_4 | {"recovery.min_nodes": 2, "train.global_batch_size": 192} | ZERO,
+        SLURM_4 | {"recovery.min_nodes": 2, "train.global_batch_size": 128} | ZERO,
         "recovery.min_nodes",
-        "one part per rank",
+        "on 3 nodes train.global_batch_size 128 is no multiple of micro_batch_size 1 x ranks 24",
     ),
     (
         "gpus_serve_all_processes",

@@ -6,6 +6,8 @@ from tests.spec.conftest import Row
 
 SLURM_4 = {"cluster": "slurm", "resources": {"nodes": 4, "gpus_per_node": 8, "spares": 1}}
 ZERO = {"train.strategy": "deepspeed"}
+GPUS = {"resources": {"gpus_per_node": 2}}
+TWO = {"resources": {"processes_per_node": 2}}
 BASE = {"model.name": "./model", "model.from_scratch": ...}
 ADAPTER = BASE | {"train.mode": "adapter"}
 STAGE_3 = ZERO | {"train.deepspeed": {"stage": 3}}
@@ -253,6 +255,69 @@ TRAINING: list[Row] = [
         "the stage is 0",
     ),
     (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero.json"},
+        ZERO | {"train.deepspeed": "zero.json", "train.micro_batch_size": 2},
+        "train.deepspeed",
+        "train_micro_batch_size_per_gpu is 1 there, but 2 here",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "none.json"},
+        "train.deepspeed",
+        "there is no file",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO,
+        ZERO | {"train.deepspeed": "corpus/a.txt"},
+        "train.deepspeed",
+        "no JSON",
+    ),
+    (
+        "deepspeed_json_agrees",
+        ZERO | {"train.deepspeed": "zero3.json", "train.precision": "fp32"},
+        ZERO | {"train.deepspeed": "bf16.json", "train.precision": "fp32"},
+        "train.deepspeed",
+        "bf16.enabled is true there, but false here (train.precision is fp32)",
+    ),
+    (
+        "fsdp_goes_with_its_strategy",
+        TWO | {"train.strategy": "fsdp", "train.fsdp": {"shard": "gradients"}},
+        {"train.fsdp": {"shard": "full"}},
+        "train.fsdp",
+        "strategy is ddp; write train.strategy: fsdp",
+    ),
+    (
+        "fsdp_has_ranks_to_split_over",
+        TWO | {"train.strategy": "fsdp"},
+        {"train.strategy": "fsdp"},
+        "train.strategy",
+        "write ddp",
+    ),
+    (
+        "fp16_has_a_gpu",
+        GPUS | {"train.precision": "fp16"},
+        {"train.precision": "fp16"},
+        "train.precision",
+        "write bf16 or fp32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.precision": "fp16", "model.dtype": "float32"},
+        GPUS | {"train.precision": "fp16", "model.dtype": "bfloat16"},
+        "model.dtype",
+        "write float32",
+    ),
+    (
+        "fp16_scales_float32",
+        GPUS | {"train.strategy": "fsdp"},
+        GPUS | {"train.strategy": "fsdp", "train.precision": "fp16"},
+        "train.precision",
+        "write bf16",
+    ),
+    (
         "global_batch_adds_up",
         SLURM_4 | {"train.global_batch_size": 128, "train.micro_batch_size": 2},
         SLURM_4 | {"train.global_batch_size": 100, "train.micro_batch_size": 2},
@@ -344,5 +409,78 @@ TRAINING: list[Row] = [
         {"model.from_scratch.config.num_key_value_heads": 3},
         "model.from_scratch.config.num_key_value_heads",
         "does not divide num_attention_heads",
+    ),
+    ("kernels_have_a_gpu", {"train.liger": "auto"}, {"train.liger": True}, "train.liger", "GPU"),
+    (
+        "kernels_have_a_gpu",
+        {"model.attention": "flash_attention_2", "resources.gpus_per_node": 1},
+        {"model.attention": "flash_attention_2"},
+        "model.attention",
+        "write auto or sdpa",
+    ),
+    (
+        "kernels_have_a_gpu",
+        {"train.optim": "paged_adamw_8bit", "resources.gpus_per_node": 1},
+        {"train.optim": "paged_adamw_8bit"},
+        "train.optim",
+        "write adamw_torch_fused",
+    ),
+    (
+        "flash_attention_has_its_types",
+        {"model.attention": "flash_attention_3", "resources.gpus_per_node": 1},
+        {
+            "model.attention": "flash_attention_3",
+            "resources.gpus_per_node": 1,
+            "train.precision": "fp32",
+        },
+        "model.attention",
+        "bf16 or fp16",
+    ),
+    (
+        "compiled_models_are_whole",
+        {"train.compile": True},
+        ZERO | {"train.compile": True},
+        "train.compile",
+        "strategy: ddp or fsdp",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {
+            "train.activation_checkpointing": True,
+            "train.activation_checkpointing_kwargs": {"determinism_check": "none"},
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "train.activation_checkpointing_kwargs": {"every_n_layers": 3},
+        },
+        "train.activation_checkpointing_kwargs",
+        "keep the section",
+    ),
+    (
+        "checkpointing_is_said_once",
+        {},
+        {"train.activation_checkpointing_kwargs": {"every_n_layers": 3}},
+        "train.activation_checkpointing_kwargs",
+        "would not be used",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {
+            "train.activation_checkpointing": {"every_n_layers": 2},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        {
+            "train.activation_checkpointing": {"every_n_layers": 3},
+            "model.from_scratch.config.num_hidden_layers": 2,
+        },
+        "train.activation_checkpointing.every_n_layers",
+        "more than the 2 layers",
+    ),
+    (
+        "checkpointing_leaves_something",
+        {"train.activation_checkpointing.offload": True, "resources.gpus_per_node": 1},
+        {"train.activation_checkpointing.offload": True},
+        "train.activation_checkpointing.offload",
+        "in host memory already",
     ),
 ]

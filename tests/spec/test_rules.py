@@ -46,6 +46,7 @@ def folder(folder: Path) -> Path:
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     (folder / "sub").mkdir()
     (folder / "sub" / "conv.py").write_text("other: object = print\n")
+    (folder / "bf16.json").write_text(json.dumps({"bf16": {"enabled": True}}))
     (folder / "zero3.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     return folder
 

@@ -66,3 +66,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **TINY["config"])
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def varlen() -> Iterator[str]:
+    """Name of an attention that works as FlashAttention does, for `config._attn_implementation`."""
+    from transformers import AttentionInterface
+
+    from tests.train import varlen as stand_in
+
+    AttentionInterface.register(stand_in.NAME, stand_in.attend_within)
+    yield stand_in.NAME
+    del AttentionInterface._global_mapping[stand_in.NAME]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 180.0
+TIMEOUT_S = 400.0
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
@@ -50,7 +50,8 @@ class Forks:
     def run(self, run_dir: Path, environments: list[dict[str, str]], output: Path) -> list[int]:
         """One training, a rank for each environment; a rank that is killed gives -9."""
         request = {"run_dir": str(run_dir), "environments": environments, "output": str(output)}
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         codes: list[int] = json.loads(self._process.stdout.readline())

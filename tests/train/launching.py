@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clusterlm.node.extensions import EXTENSIONS, prepare_extensions
 from tests.train.forked import Forks
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,8 @@ class Run:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
+            # as the agent does: a rank killed while it compiled must not stop all that come after
+            EXTENSIONS: str(prepare_extensions()),
             "CLUSTERLM_PHASE": "train",
             "CLUSTERLM_RUN_DIR": str(self.root),
             "CLUSTERLM_ATTEMPT": str(attempt),

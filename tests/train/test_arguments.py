@@ -28,7 +28,7 @@ STAGE_3 = {"zero_optimization": {"stage": 3}}
 
 
 def translate(train: dict[str, Any], fields: set[str], **more: Any) -> dict[str, Any]:
-    values = {"world_size": 2, "validates": False} | more
+    values = {"accumulation": 1, "validates": False} | more
     return translate_train(Train.model_validate(train), fields, **values)
 
 
@@ -97,12 +97,20 @@ def test_keys_that_would_be_overruled_or_unknown_are_refused(
 
 
 def test_global_batch_size_decides_the_accumulation() -> None:
-    train = Train(global_batch_size=64, micro_batch_size=4)
-    assert accumulation_steps(train, world_size=8) == 2
+    job = Job(name="t", train=Train(global_batch_size=64, micro_batch_size=4))
+    assert accumulation_steps(job, world_size=8) == 2
     with pytest.raises(TrainError, match="4 x 3 ranks = 12"):
-        accumulation_steps(train, world_size=3)
+        accumulation_steps(job, world_size=3)
     with pytest.raises(TrainError, match="no multiple"):
-        accumulation_steps(train, world_size=32)
+        accumulation_steps(job, world_size=32)
+
+
+@pytest.mark.parametrize(("ranks", "passes"), [(8, 2), (4, 4), (6, 3), (16, 1), (32, 1)])
+def test_fewer_ranks_than_asked_for_make_more_passes(ranks: int, passes: int) -> None:
+    train = {"micro_batch_size": 3, "gradient_accumulation": 2}
+    resources = {"processes_per_node": 8}
+    job = Job.model_validate({"name": "t", "resources": resources, "train": train})
+    assert accumulation_steps(job, world_size=ranks) == passes
 
 
 @pytest.fixture

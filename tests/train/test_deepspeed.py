@@ -10,16 +10,53 @@ import pytest
 from safetensors.torch import load_file
 
 from clusterlm.errors import TrainError
+from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
-from clusterlm.train.deepspeed import build_json, read_own_json, zero_stage
+from clusterlm.train.deepspeed import (
+    GATHER_KEY,
+    build_json,
+    choose_stage,
+    complete_own_json,
+    read_own_json,
+    zero_stage,
+)
+from tests.train.forked import Forks
 from tests.train.launching import Run
+
+HOST = {"device": "cpu", "pin_memory": True}
+PILE = {
+    "zero_optimization": {
+        "stage": 3,
+        "offload_param": HOST,
+        "offload_optimizer": HOST,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "sub_group_size": 1e9,
+        "reduce_bucket_size": 1e9,
+        "stage3_prefetch_bucket_size": 1e9,
+        "stage3_param_persistence_threshold": 1e9,
+    },
+    "fp16": {
+        "enabled": True,
+        "loss_scale": 0,
+        "loss_scale_window": 1000,
+        "initial_scale_power": 16,
+        "hysteresis": 2,
+        "min_loss_scale": 1,
+    },
+    "gradient_clipping": 1.0,
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+}
+"""What people copy: stage 3 with everything on the host, fp16, and buckets of 1e9."""
 
 SHORT = {"strategy": "deepspeed", "max_steps": 4, "save_steps": 2, "micro_batch_size": 2}
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_json_splits_what_the_stage_says(stage: int) -> None:
-    config = build_json(DeepSpeed(stage=stage), precision="bf16", on_cpu=True)
+    config = build_json(DeepSpeed(), stage=stage, precision="bf16", on_cpu=True)
     assert zero_stage(config) == stage
     assert config["bf16"] == {"enabled": True}
     assert config["zero_force_ds_cpu_optimizer"] is False
@@ -28,8 +65,9 @@ def test_json_splits_what_the_stage_says(stage: int) -> None:
 
 
 def test_offload_on_a_gpu_brings_the_optimizer_that_can_step_on_the_host() -> None:
-    asked = DeepSpeed(stage=3, offload_optimizer=True, offload_parameters=True)
-    config = build_json(asked, precision="fp32", on_cpu=False)
+    asked = DeepSpeed(offload_optimizer=True, offload_parameters=True)
+    config = build_json(asked, stage=3, precision="fp32", on_cpu=False, gpus_per_node=8)
+    assert "zero_hpz_partition_size" not in config["zero_optimization"]
     assert config["optimizer"]["type"] == "AdamW"
     assert config["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
     assert config["zero_optimization"]["offload_param"]["device"] == "cpu"
@@ -48,7 +86,6 @@ def test_own_json_is_taken_as_it_is(tmp_path: Path) -> None:
     [
         ("{", "no JSON"),
         ("[]", "one JSON object"),
-        ('{"zero_optimization": {"stage": 3}}', "could not be saved"),
     ],
 )
 def test_own_json_that_cannot_work_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -58,22 +95,62 @@ def test_own_json_that_cannot_work_is_refused(tmp_path: Path, text: str, words: 
         read_own_json(path)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_resumed_training_has_the_losses_of_a_straight_one(
-    make_run: Callable[..., Run], stage: int
-) -> None:
-    run = make_run(ranks=2 if stage >= 2 else 1, train=SHORT | {"deepspeed": {"stage": stage}})
-    assert set(run.train_to_end()) == {0}, run.output
-    straight = run.losses()
-    assert sorted(straight) == [1, 2, 3, 4]
+def test_stage_3_over_several_nodes_keeps_a_copy_of_the_weights_on_each() -> None:
+    for stage, size in ((2, None), (3, 8)):
+        config = build_json(
+            DeepSpeed(), stage=stage, precision="bf16", on_cpu=False, gpus_per_node=8
+        )
+        assert config["zero_optimization"].get("zero_hpz_partition_size") == size
 
-    assert set(run.train_to_end(attempt=2, resume=str(run.checkpoint(2)))) == {0}, run.output
+
+def test_fp16_scales_the_loss_by_what_it_finds() -> None:
+    config = build_json(DeepSpeed(), stage=2, precision="fp16", on_cpu=False)
+    assert config["fp16"] == {"enabled": True, "loss_scale": 0}
+    assert config["bf16"] == {"enabled": False}
+
+
+def test_auto_is_a_stage_that_can_do_what_is_asked() -> None:
+    job = Job(name="t")
+    assert choose_stage(DeepSpeed(), job) == 2
+    assert choose_stage(DeepSpeed(offload_parameters=True), job) == 3
+    assert choose_stage(DeepSpeed(stage=1), job) == 1
+
+
+def test_own_json_gets_what_it_needs_to_run_and_to_be_saved() -> None:
+    config, completed = complete_own_json(PILE, on_cpu=False)
+    assert config["zero_optimization"][GATHER_KEY] is True
+    assert config["optimizer"]["type"] == "AdamW"
+    assert len(completed) == 2
+    rest = {key: value for key, value in config.items() if key in PILE}
+    rest["zero_optimization"] = dict(rest["zero_optimization"])
+    del rest["zero_optimization"][GATHER_KEY]
+    assert rest == PILE
+    with pytest.raises(TrainError, match="no CPU trains in fp16"):
+        complete_own_json(PILE, on_cpu=True)
+
+
+def test_own_json_trains(make_run: Callable[..., Run], forks: Forks, tmp_path: Path) -> None:
+    own = PILE | {"fp16": {"enabled": False}}
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(own))
+    run = make_run(train=SHORT | {"deepspeed": str(path), "max_steps": 2})
+    assert run.train_forked(forks) == [0, 0], run.output
+    assert f"ds.json: zero_optimization.{GATHER_KEY} is set for this run" in run.output
+    assert (run.root / "model" / "model.safetensors").is_file()
+
+
+def test_stage_0_trains_and_resumes(make_run: Callable[..., Run], forks: Forks) -> None:
+    # stages 1 to 3: test_resume_matrix.py
+    run = make_run(ranks=1, train=SHORT | {"deepspeed": {"stage": 0}})
+    assert run.train_forked(forks) == [0], run.output
+    straight = run.losses()
+    assert run.train_forked(forks, attempt=2, resume=str(run.checkpoint(2))) == [0], run.output
     assert run.losses() == straight
-    assert zero_stage(json.loads((run.root / "deepspeed.json").read_text())) == stage
+    assert zero_stage(json.loads((run.root / "deepspeed.json").read_text())) == 0
 
 
 def test_lora_under_stage_3_resumes_and_saves_an_adapter_that_is_not_empty(
-    make_run: Callable[..., Run], tiny_model: Path
+    make_run: Callable[..., Run], forks: Forks, tiny_model: Path
 ) -> None:
     adapter = {"r": 4, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]}
     more = {"mode": "adapter", "precision": "bf16", "activation_checkpointing": True}
@@ -81,9 +158,9 @@ def test_lora_under_stage_3_resumes_and_saves_an_adapter_that_is_not_empty(
         model={"name": str(tiny_model), "adapter": adapter},
         train=SHORT | more | {"deepspeed": {"stage": 3}},
     )
-    assert run.train_to_end() == [0, 0], run.output
+    assert run.train_forked(forks) == [0, 0], run.output
     straight = run.losses()
-    assert run.train_to_end(attempt=2, resume=str(run.checkpoint(2))) == [0, 0], run.output
+    assert run.train_forked(forks, attempt=2, resume=str(run.checkpoint(2))) == [0, 0], run.output
     assert run.losses() == straight
 
     saved = load_file(run.root / "model" / "adapter_model.safetensors")

@@ -55,7 +55,14 @@ class _NoStore(CheckpointStore):
         pass
 
 
-def _trainer(folder: Path, blocks: Blocks, model: Any = None, **arguments: Any) -> BlockTrainer:
+def _trainer(
+    folder: Path,
+    blocks: Blocks,
+    model: Any = None,
+    *,
+    sparse_logits: bool = True,
+    **arguments: Any,
+) -> BlockTrainer:
     args = TrainingArguments(
         output_dir=str(folder / "out"),
         use_cpu=True,
@@ -73,6 +80,7 @@ def _trainer(folder: Path, blocks: Blocks, model: Any = None, **arguments: Any) 
     )
     return BlockTrainer(
         store=_NoStore(),
+        sparse_logits=sparse_logits,
         model=model or _model(),
         args=args,
         train_dataset=BlockDataset(blocks, seed=0),
@@ -194,3 +202,19 @@ def test_the_saved_model_keeps_what_it_said_of_its_cache(tmp_path: Path) -> None
     trainer.save_model(str(tmp_path / "saved"))
     assert LlamaConfig.from_pretrained(tmp_path / "saved").use_cache is True
     assert trainer.model.config.use_cache is False
+
+
+@pytest.mark.parametrize("role_weights", [False, True])
+@pytest.mark.parametrize("sparse_logits", [False, True])
+def test_rows_laid_flat_for_flash_attention_have_the_same_loss(
+    tmp_path: Path, varlen: str, role_weights: bool, sparse_logits: bool
+) -> None:
+    blocks = _blocks(tmp_path, role_weights=role_weights)
+    batch = _batch(blocks, [0, 1, 2])
+    usual = _trainer(tmp_path, blocks, _model(), sparse_logits=False)
+    wanted = usual.compute_loss(usual.model, usual._prepare_inputs(dict(batch)))
+    flat = _trainer(tmp_path, blocks, _model(), sparse_logits=sparse_logits)
+    assert (flat.head is not None) is sparse_logits
+    flat.model.config._attn_implementation = varlen
+    found = flat.compute_loss(flat.model, flat._prepare_inputs(dict(batch)))
+    torch.testing.assert_close(found, wanted)

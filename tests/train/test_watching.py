@@ -15,9 +15,9 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.train.callbacks import LossGuard, NothingLeft, SaveRhythm
 from clusterlm.train.clock import StartClock
-from clusterlm.train.metrics import drop_lines_after
-from clusterlm.train.pace import Pace
+from clusterlm.train.metrics import keep_lines_until
 from clusterlm.train.rank import Rank, prepare_libraries, threads_per_rank
+from clusterlm.train.step_times import StepTimes
 from clusterlm.train.stop import INTERVAL_S, StopRequest
 
 # what `prepare_libraries` sets
@@ -61,18 +61,22 @@ def test_sigterm_asks_and_does_not_kill() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_evaluation_and_saving_do_not_slow_the_pace() -> None:
+def test_evaluation_and_saving_do_not_slow_the_steps() -> None:
     clock = Clock()
-    pace = Pace(lambda step: 100 * step, now=clock)
-    pace.start(0)
-    for _ in range(4):
-        clock.now += 0.5
-        pace.count()
-    assert pace.take(4) == (200.0, 2.0)
+    times = StepTimes(now=clock)
+    times.start()
+    for seconds in (0.5, 0.4, 0.6, 0.5):
+        clock.now += seconds
+        times.count()
+    spent = times.take()
+    assert (spent.num_steps, round(spent.seconds, 6)) == (4, 2.0)
+    assert (round(spent.p50, 6), round(spent.p95, 6)) == (0.5, 0.6)
     clock.now += 60
-    pace.resume()
+    times.resume()
     clock.now += 1.0
-    assert pace.take(5) == (100.0, 1.0)
+    times.count()
+    spent = times.take()
+    assert (spent.num_steps, spent.seconds, spent.p95) == (1, 1.0, 1.0)
 
 
 def test_the_start_clock_names_every_part() -> None:
@@ -88,11 +92,11 @@ def test_steps_beyond_the_resumed_one_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [{"step": 10, "loss": 3.0}, {"step": 20, "eval_loss": 2.9}, {"step": 30, "loss": 2.0}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 40, "lo')
-    drop_lines_after(path, 20)
+    assert [row["step"] for row in keep_lines_until(path, 20)] == [10, 20]
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20]
-    drop_lines_after(path, 0)
+    assert keep_lines_until(path, -1) == []
     assert path.read_text() == ""
-    drop_lines_after(tmp_path / "absent.jsonl", 0)
+    assert keep_lines_until(tmp_path / "absent.jsonl", 0) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

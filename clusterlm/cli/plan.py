@@ -1,0 +1,275 @@
+"""plan: memory, time and disk of a training, before anything is queued."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from clusterlm.cli.submit import AsJson, JobFile, Overrides, load
+from clusterlm.errors import ClusterLMError
+
+if TYPE_CHECKING:
+    from clusterlm.plan.make import Facts
+    from clusterlm.spec.job import Job
+    from clusterlm.spec.load import LoadedJob
+
+# of English and most code with a tokenizer of 32K entries and more
+BYTES_PER_TOKEN = 4.0
+
+OWN_JSON = "train.deepspeed"
+
+Value = TypeVar("Value")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command("plan")(plan)
+
+
+def plan(
+    job: JobFile,
+    overrides: Overrides = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the arithmetic behind the figures.")
+    ] = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME", help="GPU, such as a100-80 or h100.")
+    ] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option("--gpu-memory", metavar="SIZE", help="Memory of one GPU: 80G.")
+    ] = None,
+    host_memory: Annotated[
+        str | None, typer.Option("--host-memory", metavar="SIZE", help="Memory of one node: 1T.")
+    ] = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option("--parameters", metavar="N", help="Size of a model that is not here: 7B."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="config.json of the model.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="N", help="Tokens of one pass: 20B.")
+    ] = None,
+    tokens_per_s: Annotated[
+        float | None,
+        typer.Option("--tokens-per-s", min=0.001, help="Measured speed, all ranks together."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a training will need, whether it fits, and what would.
+
+    Exit code 1: something is too small.
+    """
+    from dataclasses import replace
+
+    from clusterlm.plan.make import make_plan
+    from clusterlm.plan.report import as_json as fields
+    from clusterlm.plan.report import lines_of
+    from clusterlm.spec.units import count_of, mebibytes_of
+
+    asked = _load(job, overrides)
+    facts = _look_up(asked)
+    given = {
+        "gpu": gpu,
+        "gpu_bytes": _bytes("--gpu-memory", mebibytes_of, gpu_memory),
+        "host_bytes": _bytes("--host-memory", mebibytes_of, host_memory),
+        "parameters": _read("--parameters", count_of, parameters),
+        "config": config,
+    }
+    facts = replace(facts, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if (number := _read("--tokens", count_of, tokens)) is not None:
+        facts = replace(facts, tokens=float(number), tokens_origin="--tokens")
+    if tokens_per_s is not None:
+        facts = replace(facts, tokens_per_s=tokens_per_s, speed_origin="measured: --tokens-per-s")
+    _refuse_unknown_gpu(gpu, gpu_memory)
+    report = make_plan(asked, facts)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(fields(report)))
+    else:
+        typer.echo("\n".join(lines_of(report, explain=explain)))
+    raise typer.Exit(0 if report.fits else 1)
+
+
+def warn_if_it_cannot_fit(loaded: LoadedJob) -> None:
+    """One line for check and submit, only when the plan is certain; never an error."""
+    from clusterlm.plan.make import Facts, make_plan
+
+    try:
+        # no files are listed, and transformers is not asked: this is to cost nothing
+        report = make_plan(loaded.job, Facts(environ=os.environ, may_import=False))
+    except ClusterLMError:
+        return
+    if any(limit.is_certain for limit in report.limits):
+        path = loaded.path.name
+        typer.echo(f"note: {report.verdict}; look: clusterlm plan {path}", err=True)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Job:
+    """The job; what `check` says against a DeepSpeed JSON of the user's is told and planned."""
+    from clusterlm.errors import SpecError
+
+    try:
+        return load(path, overrides, None).job
+    except SpecError as error:
+        own = _own_deepspeed(path, overrides)
+        if own is None or any(p.where.removeprefix("--set ") != OWN_JSON for p in error.problems):
+            raise
+        job = load(path, [*(overrides or []), f"{OWN_JSON}=null"], None).job
+        for problem in error.problems:
+            typer.echo(f"note: check refuses {OWN_JSON}: {problem.message}", err=True)
+        train = job.train.model_copy(update={"deepspeed": str(own)})
+        return job.model_copy(update={"train": train})
+
+
+def _own_deepspeed(path: Path, overrides: list[str] | None) -> Path | None:
+    """The file that train.deepspeed names."""
+    from clusterlm.spec.document import read_document
+    from clusterlm.spec.overrides import apply_overrides
+
+    values = read_document(path.read_text(encoding="utf-8")).values
+    apply_overrides(values, overrides or [])
+    train = values.get("train")
+    named = train.get("deepspeed") if isinstance(train, dict) else None
+    if not isinstance(named, str):
+        return None
+    file = path.absolute().parent / Path(named).expanduser()
+    return file if file.is_file() else None
+
+
+def _look_up(job: Job) -> Facts:
+    """What this machine knows about the job."""
+    from clusterlm.plan.make import Facts
+
+    tokens, origin = _tokens_of(job)
+    rate, rate_origin = _measured_speed(job)
+    return Facts(
+        environ=os.environ,
+        host_bytes=_memory_here() if job.cluster == "local" else None,
+        disk_bytes=_free_disk(),
+        tokens=tokens,
+        tokens_origin=origin,
+        tokens_per_s=rate,
+        speed_origin=rate_origin,
+        liger=_has_liger(job),
+        speedups=_speedups(job),
+    )
+
+
+def _tokens_of(job: Job) -> tuple[float | None, str]:
+    """Of prepared data, else guessed from the size of the sources."""
+    if job.data is None:
+        return None, "the job has no data section; give --tokens N"
+    if job.train.max_steps is not None:
+        return None, ""
+    from clusterlm.data.files import list_files
+    from clusterlm.data.fingerprint import describe, fingerprint_of_parts, sources_of
+    from clusterlm.data.whole import read_manifest
+    from clusterlm.paths import CachePaths
+
+    try:
+        fingerprint = fingerprint_of_parts(describe(job.data))
+        manifest = read_manifest(CachePaths.of(fingerprint).root, fingerprint)
+        blocks = int(manifest["splits"]["train"]["blocks"])
+        return float(blocks * job.data.block_size), f"prepared data {fingerprint[:12]}"
+    except ClusterLMError:
+        pass
+    sources = [s for _, s in sources_of(job.data) if not getattr(s, "validation", False)]
+    if any(source.hub is not None for source in sources):
+        return None, "the size of data on the hub is not known before it is prepared; --tokens N"
+    try:
+        size = sum(file.num_bytes for source in sources for file in list_files(source))
+    except ClusterLMError as error:
+        return None, f"{' '.join(str(error).split())}; give --tokens N"
+    return size / BYTES_PER_TOKEN, f"a guess: {size / 1e9:.3g} GB of sources, 4 bytes a token"
+
+
+def _measured_speed(job: Job) -> tuple[float | None, str]:
+    """Off a run of the same name, model and number of ranks."""
+    from statistics import median
+
+    from clusterlm.node.files import read_jsonl
+    from clusterlm.paths import RunPaths, runs_dir
+    from clusterlm.spec.job import Job
+
+    run = RunPaths(runs_dir() / job.name)
+    try:
+        before = Job.model_validate_json(run.spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, ""
+    same = before.model == job.model and before.resources.world_size == job.resources.world_size
+    if not same or before.train.micro_batch_size != job.train.micro_batch_size:
+        return None, ""
+    rows, _ = read_jsonl(run.metrics)
+    rates = [row["tokens_per_s"] for row in rows if row.get("tokens_per_s")]
+    # the first lines hold the warming up
+    if len(rates) < 3:
+        return None, ""
+    return float(median(rates[len(rates) // 3 :])), f"measured: run {job.name}"
+
+
+def _speedups(job: Job) -> tuple[tuple[str, bool, str], ...]:
+    """What the trainer switches on by itself, in its own words."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("clusterlm.train.speed") is None or job.train.command:
+        return ()
+    explain = import_module("clusterlm.train.speed").explain_speed
+    return tuple(tuple(part) for part in explain(job, on_cpu=not job.resources.gpus_per_node))
+
+
+def _has_liger(job: Job) -> bool:
+    from importlib.util import find_spec
+
+    asked = job.train.liger
+    is_here = asked == "auto" and find_spec("liger_kernel") is not None
+    return bool(job.resources.gpus_per_node) and (asked is True or is_here)
+
+
+def _memory_here() -> float | None:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        return None
+
+
+def _free_disk() -> float | None:
+    from clusterlm.paths import runs_dir
+
+    folder = runs_dir()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return float(shutil.disk_usage(folder).free)
+    except OSError:
+        return None
+
+
+def _refuse_unknown_gpu(name: str | None, memory: str | None) -> None:
+    from clusterlm.plan.gpus import GPUS, find_gpu
+
+    if name is not None and memory is None and find_gpu(name) is None:
+        known = ", ".join("-".join(gpu.words) for gpu in GPUS)
+        raise ClusterLMError(f"--gpu {name}: not known; known are {known}; or give --gpu-memory")
+
+
+def _bytes(option: str, reader: Callable[[object], int], text: str | None) -> float | None:
+    found = _read(option, reader, text)
+    return None if found is None else found * 2.0**20
+
+
+def _read(option: str, reader: Callable[[object], Value], text: str | None) -> Value | None:
+    if text is None:
+        return None
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise ClusterLMError(f"{option}: {error}") from None
