@@ -19,7 +19,8 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
-from clusterlm.spec.model import FromScratch, Model
+from clusterlm.spec.model import FromScratch, Model, Vocab
+from clusterlm.spec.vocabulary import misfit, rows_of
 from clusterlm.train.adapter import add_adapter
 
 POSITIONS = "max_position_embeddings"
@@ -82,6 +83,7 @@ def load_model(asked: Model, dtype: torch.dtype, *, num_tokens: int, block_size:
     try:
         config = AutoConfig.from_pretrained(source, revision=asked.revision)
         check_fit(config, f"model {name}", num_tokens=num_tokens, block_size=block_size)
+        check_vocabulary(asked.vocab, config, num_tokens)
         return AutoModelForCausalLM.from_pretrained(source, revision=asked.revision, dtype=dtype)
     except OSError as error:
         raise TrainError(_explain_missing(name, error)) from error
@@ -107,7 +109,7 @@ def check_fit(config: Any, what: str, *, num_tokens: int, block_size: int) -> No
     if rows is not None and num_tokens > rows:
         raise TrainError(
             f"{what} knows {rows} tokens, the tokenizer of the data has {num_tokens}; "
-            "give the model's own in data.tokenizer.name, or a model resized to the tokenizer"
+            "write model.vocab: resize, or give the model's own in data.tokenizer.name"
         )
     longest = getattr(text, POSITIONS, None)
     if longest is not None and block_size > longest:
@@ -115,6 +117,14 @@ def check_fit(config: Any, what: str, *, num_tokens: int, block_size: int) -> No
             f"data.block_size {block_size} is more than the {longest} positions of {what}; "
             f"set it to {longest} or less"
         )
+
+
+def check_vocabulary(vocab: Vocab, config: Any, num_tokens: int) -> None:
+    """Refuse sizes that model.vocab does not allow; what was resized has passed before."""
+    rows = rows_of(config.to_dict())
+    why = None if rows is None else misfit(vocab, rows, num_tokens)
+    if why:
+        raise TrainError(f"model.vocab: {why}")
 
 
 def _new_config(asked: FromScratch, config_class: Any, tokenizer: Any, block_size: int) -> Any:
