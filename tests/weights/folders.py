@@ -66,7 +66,8 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder, read by the library itself."""
     found: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        found |= load_file(file)
+        # what is loaded is the file itself, mapped: it would change with it
+        found |= {name: tensor.clone() for name, tensor in load_file(file).items()}
     return found
 
 
