@@ -149,6 +149,18 @@ def test_new_tokens_of_a_model_with_spare_rows_are_trained(tmp_path: Path, token
     assert list(trained.values()) == [(2, 32), (2, 32)]
 
 
+def test_a_resized_model_says_where_its_new_rows_begin(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from clusterlm.spec.model import Model
+    from clusterlm.train.new_tokens import choose_tokens
+
+    config = LlamaConfig(vocab_size=400, **TINY["config"])
+    asked = Model.model_validate({"name": str(tmp_path), "adapter": {"trainable_tokens": "new"}})
+    (tmp_path / "DONE").write_text(json.dumps({"num_old": 397, "files": {}}))
+    assert choose_tokens(asked, LlamaForCausalLM(config), tokenizer) == [397, 398, 399]
+
+
 def test_an_adapter_is_gone_on_with(tmp_path: Path, tiny_model: Path, tokenizer: Any) -> None:
     first = adapted(tiny_model, tokenizer, {"r": 4, "alpha": 7, "init": "pissa"})
     train_a_little(first)
