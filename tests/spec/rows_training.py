@@ -125,7 +125,7 @@ TRAINING: list[Row] = [
     (
         "adapter_starts_from_whole_weights",
         ADAPTER | {"model.adapter": {"init": "eva"}},
-        ADAPTER | {"model.adapter": {"init": "eva"}, "train.strategy": "fsdp"},
+        ADAPTER | TWO | {"model.adapter": {"init": "eva"}, "train.strategy": "fsdp"},
         "model.adapter.init",
         "use ddp, or stage 2",
     ),
