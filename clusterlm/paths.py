@@ -247,10 +247,12 @@ class CachePaths:
     """The prepared data of one fingerprint; shared by every run that asks for the same."""
 
     root: Path
+    model: str | None = None
+    """Key of the resized model that goes with it."""
 
     @classmethod
-    def of(cls, fingerprint: str) -> CachePaths:
-        return cls(cache_dir() / fingerprint)
+    def of(cls, fingerprint: str, model: str | None = None) -> CachePaths:
+        return cls(cache_dir() / fingerprint, model)
 
     @property
     def manifest(self) -> Path:
@@ -267,8 +269,9 @@ class CachePaths:
 
     @property
     def claim(self) -> Path:
-        """Beside the folder, so that it exists before: which job is preparing this fingerprint."""
-        return self.root.with_name(f"{self.root.name}.claim.json")
+        """Beside the folder, so that it exists before: which job prepares this, see `claims.py`."""
+        model = f".{self.model}" if self.model else ""
+        return self.root.with_name(f"{self.root.name}{model}.claim.json")
 
     @property
     def lock(self) -> Path:

@@ -106,6 +106,18 @@ def test_of_an_own_converter_its_folder_is_seen() -> None:
         mounts_of(sources=[], data=data)
 
 
+def test_of_an_own_model_class_its_folder_is_seen_and_of_an_adapter_its_own() -> None:
+    model = {
+        "name": "/m/base",
+        "class": "/jobs/my_model.py:Own",
+        "adapter": {"continue_from": "/runs/a/model"},
+    }
+    found = mounts_of(sources=["/d/x.txt"], model=model)
+    assert {"/m/base:ro", "/jobs:ro", "/runs/a/model:ro"} <= set(found)
+    model = {"from_scratch": {"class": "package.module.Class", "config": {}}}
+    assert mounts_of(sources=["/d/x.txt"], model=model) == ["/tmp", "/d/x.txt:ro", *OWN[1:]]
+
+
 def test_a_snapshot_of_the_hubs_cache_brings_the_files_that_its_links_lead_to() -> None:
     model = {"name": "/hub/models--org--name/snapshots/0123abcd"}
     assert "/hub/models--org--name:ro" in mounts_of(sources=["/d/x.txt"], model=model)

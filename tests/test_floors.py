@@ -21,14 +21,17 @@ ALLOWED = {
     "container": {"errors", "spec", "paths", "node"},
     "render": {"errors", "spec", "paths", "container", "node"},
     "data": {"errors", "spec", "paths", "node", "weights"},
-    "supervise": {"errors", "spec", "paths", "container", "render", "node", "data.whole"},
+    "supervise": {
+        *("errors", "spec", "paths", "container", "render", "node"),
+        *("data.whole", "weights.resized"),
+    },
     "weights": {"errors", "spec", "paths", "node"},
     "plan": {"errors", "spec", "paths", "node"},
     "importing": {"errors", "spec", "node"},
     "train": {"errors", "spec", "paths", "data", "node", "plan", "weights"},
     "cluster": {
         *("errors", "spec", "paths", "container", "render", "supervise", "node"),
-        *("data.fingerprint", "data.whole"),
+        *("data.fingerprint", "data.whole", "data.model_key", "weights.resized"),
     },
     "cli": {
         "errors",

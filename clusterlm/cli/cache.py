@@ -22,6 +22,7 @@ KINDS = {
     "shard": "shard",
     "tokenizer": "tokenizer",
     "chosen": "list of duplicates",
+    "model": "resized model",
     "leftover": "leftover of a killed writer",
 }
 """What lies beside prepared data, in words; for several see `_several`."""
@@ -96,8 +97,8 @@ def gc(
 ) -> None:
     """Remove what no prepared data refers to.
 
-    Shards, tokenizers, found duplicates, leftovers of killed writers. While a run prepares data,
-    what it may rely on stays.
+    Shards, tokenizers, found duplicates, leftovers of killed writers; resized models that no run
+    refers to. While a run prepares data, what it may rely on stays.
     """
     from clusterlm.data.looks.store import remove
 
@@ -119,7 +120,8 @@ def _look() -> tuple[Store, Users]:
     from clusterlm.data.looks.store import read_store
     from clusterlm.paths import cache_dir
 
-    return read_store(cache_dir(), now=time.time()), read_users(cache_dir())
+    users = read_users(cache_dir())
+    return read_store(cache_dir(), now=time.time(), models=users.models), users
 
 
 def _superfluous(store: Store, users: Users, *, young_too: bool) -> list[Item]:
@@ -174,7 +176,8 @@ def _print_rest(store: Store, users: Users) -> None:
         text = f"{_several(len(items), words)}, {_size(sum(item.num_bytes for item in items))}"
         if unused and kind != "leftover":
             size = _size(sum(item.num_bytes for item in unused))
-            text += f"; {len(unused):,} of them, {size}, of no data above"
+            whom = "of no run" if kind == "model" else "of no data above"
+            text += f"; {len(unused):,} of them, {size}, {whom}"
         typer.echo(text)
     if store.living:
         typer.echo(f"{len(store.living):,} in the making")

@@ -13,7 +13,8 @@ from pathlib import Path
 from clusterlm.data.whole import why_not_whole
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json
-from clusterlm.paths import runs_dir
+from clusterlm.paths import RunPaths, runs_dir
+from clusterlm.weights.resized import key_of
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Users:
         runs: all of them.
         unfinished: names of those that have not ended.
         preparing: of data that is not ready: the run that prepares it.
+        models: keys of the resized models that runs refer to, whether or not they have ended: a
+            resume needs its model, and so does who merges an adapter into it.
     """
 
     runs: dict[str, list[str]] = field(default_factory=dict)
     unfinished: frozenset[str] = frozenset()
     preparing: dict[str, str] = field(default_factory=dict)
+    models: frozenset[str] = frozenset()
 
     def of(self, fingerprint: str) -> list[str]:
         return self.runs.get(fingerprint, [])
@@ -51,7 +55,8 @@ def read_users(cache: Path) -> Users:
         alive = [run for run in own if run in unfinished]
         if alive and not _is_ready(cache / fingerprint):
             preparing[fingerprint] = alive[0]
-    return Users({key: sorted(own) for key, own in runs.items()}, unfinished, preparing)
+    by_name = {key: sorted(own) for key, own in runs.items()}
+    return Users(by_name, unfinished, preparing, _models())
 
 
 def runs_of(fingerprint: str) -> list[str]:
@@ -90,6 +95,13 @@ def _runs() -> dict[str, list[str]]:
         if isinstance(fingerprint, str) and not lock.parent.name.startswith("."):
             found.setdefault(fingerprint, []).append(lock.parent.name)
     return found
+
+
+def _models() -> frozenset[str]:
+    folder = runs_dir()
+    runs = [p.parent for p in folder.glob("*/lock.json")] if folder.is_dir() else []
+    keys = (key_of(RunPaths(run)) for run in runs if not run.name.startswith("."))
+    return frozenset(key for key in keys if key)
 
 
 def _of_claim(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ from clusterlm.supervise.allocation import process_lives
 from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.checkpoints import step_of
 from clusterlm.supervise.history import History, JobRef, read_history, record
+from clusterlm.weights.resized import key_of
 
 POLL_S = 0.3
 _IN_ORDER = {c.name for c in (Cause.CANCELLED, Cause.TIME_LIMIT, Cause.PREEMPTED)}
@@ -140,7 +141,7 @@ def _leave_claim(run: RunPaths, history: History) -> list[str]:
     fingerprint = _fingerprint(run)
     if job is None or fingerprint is None or "preprocess" in history.done_phases:
         return []
-    others = claims.leave(CachePaths.of(fingerprint), run.name)
+    others = claims.leave(CachePaths.of(fingerprint, key_of(run)), run.name)
     # another run's job is never ours to cancel, whoever waits for it
     return others or ([job.owner] if job.owner != run.name else [])
 

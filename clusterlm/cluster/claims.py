@@ -2,6 +2,10 @@
 
 The claim lies beside the cache folder and is read and written under a lock, so that two submits at
 once cannot both miss. A claim whose job is gone is void.
+
+A job that also resizes a model has a claim of its own, `<fingerprint>.<model>.claim.json`: who
+needs only the data would wait for more, and who needs another model would never get it. Its job
+starts when others on the same data have ended, whatever their end, and makes what is not there.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import PRIVATE_DIR, CachePaths
@@ -45,14 +50,18 @@ def locked(cache: CachePaths) -> Iterator[None]:
 
 def live_claim(cache: CachePaths, cluster: str, is_alive: Callable[[Claim], bool]) -> Claim | None:
     """The claim of a job that still waits or runs on the same cluster; call it under the lock."""
-    fields = read_json(cache.claim)
-    if not fields:
-        return None
-    try:
-        claim = Claim(**fields)
-    except TypeError:
-        return None
-    return claim if claim.cluster == cluster and is_alive(claim) else None
+    claim = _read(cache.claim)
+    return claim if claim and claim.cluster == cluster and is_alive(claim) else None
+
+
+def other_claim(cache: CachePaths, cluster: str, is_alive: Callable[[Claim], bool]) -> Claim | None:
+    """The newest live claim on the same data that goes with another model, or with none."""
+    paths = sorted(cache.root.parent.glob(f"{cache.root.name}*.claim.json"))
+    found = [claim for path in paths if path != cache.claim and (claim := _read(path))]
+    for claim in sorted(found, key=lambda claim: claim.submitted, reverse=True):
+        if claim.cluster == cluster and is_alive(claim):
+            return claim
+    return None
 
 
 def write_claim(cache: CachePaths, claim: Claim) -> None:
@@ -79,6 +88,14 @@ def leave(cache: CachePaths, run: str) -> list[str]:
         users = [u for u in fields.get("users", []) if u != run]
         write_json(cache.claim, {**fields, "users": users})
         return users
+
+
+def _read(path: Path) -> Claim | None:
+    fields = read_json(path)
+    try:
+        return Claim(**fields) if fields else None
+    except TypeError:
+        return None
 
 
 def claim_of(run: str, job_id: str, cluster: str, **further: object) -> Claim:

@@ -21,6 +21,7 @@ from clusterlm.render import render_run
 from clusterlm.spec.job import Job
 from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
+from clusterlm.weights.resized import KEY_IN_LOCK
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Resolved:
         parts: what the fingerprint of the data is made of; None without data.
         container: what the phases run in; None for the current Python.
         image: what is known of the container's image, for lock.json.
+        model_key: of the resized model that it needs.
     """
 
     loaded: LoadedJob
@@ -40,6 +42,7 @@ class Resolved:
     parts: dict[str, Any] | None
     container: Container | None = None
     image: dict[str, Any] | None = None
+    model_key: str | None = None
 
     @property
     def job(self) -> Job:
@@ -93,6 +96,7 @@ def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None
         "fingerprint": resolved.fingerprint,
         # if a source changes while the job waits, the data phase can say which
         "fingerprint_parts": resolved.parts,
+        KEY_IN_LOCK: resolved.model_key,
         "cache_dir": str(cache_dir()),
         "job_yaml": str(resolved.loaded.path),
         "time": time.time(),

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.images.of_job import Ready, planned_image, ready_image
 from clusterlm.cluster.interrupts import deaf
-from clusterlm.cluster.preflight import claim_is_alive, refuse_impossible
+from clusterlm.cluster.preflight import refuse_impossible
 from clusterlm.cluster.run_folder import (
     Resolved,
     fill_run_folder,
@@ -29,10 +28,12 @@ from clusterlm.cluster.run_folder import (
     spec_text,
     write_node_files,
 )
+from clusterlm.cluster.sending import prepare_data, send_phase
 from clusterlm.cluster.slurm import scancel
 from clusterlm.cluster.status import refuse_living
 from clusterlm.data.fingerprint import describe, fingerprint_of_parts
-from clusterlm.data.whole import why_not_whole
+from clusterlm.data.model_key import model_key
+from clusterlm.data.whole import why_not_ready, why_not_whole
 from clusterlm.errors import ClusterLMError, JobsLeft, RunError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import CachePaths, Phase, RunPaths, runs_dir
@@ -40,6 +41,7 @@ from clusterlm.render import Launch, refuse_unsafe_folder, render_run, render_sb
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
+from clusterlm.weights.resized import key_of
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ def rendered(loaded: LoadedJob, name: str) -> dict[str, str]:
     """Every text that `submit` would write or send, by file name; touches nothing."""
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
-    fingerprint = fingerprint_of_parts(describe(job.data)) if job.data else None
+    parts = describe(job.data) if job.data else None
+    fingerprint = fingerprint_of_parts(parts) if parts else None
     files = {"spec.json": spec_text(job)}
     if job.cluster != LOCAL:
         launch = Launch(folder=str(run.submitit))
-        if fingerprint and why_not_whole(CachePaths.of(fingerprint).root, fingerprint):
-            if job.encode_tasks > 1:
+        cache = CachePaths.of(fingerprint, model_key(job, parts)) if fingerprint else None
+        if cache and why_not_ready(cache):
+            if job.encode_tasks > 1 and why_not_whole(cache.root):
                 files["encode.sbatch"] = render_sbatch(job, run, "encode", launch)
                 launch = Launch(folder=launch.folder, dependency="afterok:ENCODE_JOB_ID")
             files["preprocess.sbatch"] = render_sbatch(job, run, "preprocess", launch)
@@ -104,11 +108,12 @@ def submit(
     # what costs nothing to find out comes before an image is built
     secrets = secret_values(job)
     parts = describe(job.data) if job.data else None
+    key = model_key(job, parts)
     ready = ready_image(job, run, host, may_build=may_build, tell=tell)
-    resolved = Resolved(loaded, secrets, parts, ready.container, ready.lock)
+    resolved = Resolved(loaded, secrets, parts, ready.container, ready.lock, key)
     make_run_folder(run, resolved)
     try:
-        return _send(run, job, resolved.fingerprint, host)
+        return _send(run, job, host)
     except JobsLeft:
         # a job lives and writes here
         raise
@@ -150,12 +155,12 @@ def resume(
         record(run, "resumed", by=getpass.getuser())
     if loaded:
         parts = describe(job.data) if job.data else None
-        resolved = Resolved(loaded, secret_values(job), parts, ready.container, ready.lock)
+        key = model_key(job, parts)
+        resolved = Resolved(loaded, secret_values(job), parts, ready.container, ready.lock, key)
         fill_run_folder(run, resolved)
     elif ready.container:
         _take_image(run, job, ready)
-    fingerprint = (read_json(run.lock) or {}).get("fingerprint")
-    return _send(run, job, fingerprint, host)
+    return _send(run, job, host)
 
 
 def _take_image(run: RunPaths, job: Job, ready: Ready) -> None:
@@ -196,22 +201,24 @@ def _refuse_another_model(run: RunPaths, job: Job) -> None:
         )
 
 
-def _send(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
+def _send(run: RunPaths, job: Job, host: Host) -> Submission:
     # Ctrl-C or a closed terminal waits for the second that this takes: no half chains
     with deaf():
-        return _send_whole(run, job, fingerprint, host)
+        return _send_whole(run, job, host)
 
 
-def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) -> Submission:
+def _send_whole(run: RunPaths, job: Job, host: Host) -> Submission:
+    fingerprint = (read_json(run.lock) or {}).get("fingerprint")
+    cache = CachePaths.of(fingerprint, key_of(run)) if fingerprint else None
     sent: list[launcher.Submitted] = []
     try:
         cache_hit, after, shared = True, None, None
-        if fingerprint:
-            cache_hit, after, shared = _prepare_data(run, job, fingerprint, host, sent)
-        _send_phase(run, job, "train", after, sent)
+        if cache:
+            cache_hit, after, shared = prepare_data(run, job, cache, host, sent)
+        send_phase(run, job, "train", after, sent)
     except BaseException as error:
         try:
-            _take_back(run, job, fingerprint, host, sent)
+            _take_back(run, job, cache, host, sent)
         except ClusterLMError as second:
             left = " ".join(s.job_id for s in sent)
             raise JobsLeft(f"{error}\n  {second}\n  take back by hand: scancel {left}") from error
@@ -220,80 +227,14 @@ def _send_whole(run: RunPaths, job: Job, fingerprint: str | None, host: Host) ->
     return Submission(run, ids, fingerprint, cache_hit, shared, max(s.tasks for s in sent))
 
 
-def _prepare_data(
-    run: RunPaths, job: Job, fingerprint: str, host: Host, sent: list[launcher.Submitted]
-) -> tuple[bool, launcher.Submitted | None, str | None]:
-    """Find or start what prepares the data: (hit, job to wait for, run that owns the job)."""
-    cache = CachePaths.of(fingerprint)
-    with claims.locked(cache):
-        if why_not_whole(cache.root, fingerprint) is None:
-            record(run, "cache_hit", fingerprint=fingerprint)
-            return True, None, None
-        claim = claims.live_claim(cache, job.cluster, lambda c: claim_is_alive(c, host))
-        if claim:
-            claims.join(cache, claim, run.name)
-            shared = launcher.Submitted("preprocess", claim.job_id, claim.pid_started, claim.host)
-            if claim.array:
-                sharing = launcher.Submitted("encode", claim.array, tasks=claim.tasks)
-                _note(run, job, sharing, owner=claim.run)
-            _note(run, job, shared, owner=claim.run)
-            return False, shared, claim.run
-        array = _send_phase(run, job, "encode", None, sent) if job.encode_tasks > 1 else None
-        own = _send_phase(run, job, "preprocess", array, sent)
-        further: dict[str, Any] = {"pid_started": own.pid_started, "host": own.host}
-        if array:
-            further |= {"array": array.job_id, "tasks": array.tasks}
-        claims.write_claim(cache, claims.claim_of(run.name, own.job_id, job.cluster, **further))
-        return False, own, None
-
-
-def _send_phase(
-    run: RunPaths,
-    job: Job,
-    phase: Phase,
-    after: launcher.Submitted | None,
-    sent: list[launcher.Submitted],
-) -> launcher.Submitted:
-    """Send one phase and add it to `sent`, which is taken back when a later one is refused."""
-    own = _submit_phase(run, job, phase, after)
-    sent.append(own)
-    _note(run, job, own)
-    return own
-
-
-def _submit_phase(
-    run: RunPaths, job: Job, phase: Phase, after: launcher.Submitted | None
-) -> launcher.Submitted:
-    if job.cluster == LOCAL:
-        return launcher.submit_locally(run, phase, after.after if after else "")
-    dependency = f"afterok:{after.job_id}" if after else None
-    return launcher.submit_to_slurm(run, job, phase, dependency)
-
-
-def _note(run: RunPaths, job: Job, sent: launcher.Submitted, owner: str | None = None) -> None:
-    fields: dict[str, Any] = {
-        "phase": sent.phase,
-        "job_id": sent.job_id,
-        "cluster": job.cluster,
-    }
-    if sent.pid_started:
-        fields |= {"pid_started": sent.pid_started, "host": sent.host}
-    if sent.tasks > 1:
-        fields["tasks"] = sent.tasks
-    if owner:
-        record(run, "shares", run=owner, **fields)
-    else:
-        record(run, "submitted", **fields)
-
-
 def _take_back(
     run: RunPaths,
     job: Job,
-    fingerprint: str | None,
+    cache: CachePaths | None,
     host: Host,
     sent: list[launcher.Submitted],
 ) -> None:
-    if fingerprint and claims.leave(CachePaths.of(fingerprint), run.name):
+    if cache and claims.leave(cache, run.name):
         # somebody else has joined our data jobs in this moment: they stay
         sent = [s for s in sent if s.phase == "train"]
     if not sent:

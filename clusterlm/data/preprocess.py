@@ -1,4 +1,4 @@
-"""The data phase on one page: sources -> tokenizer -> shards -> what is kept -> blocks.
+"""The data phase on one page: sources -> tokenizer (-> model) -> shards -> what is kept -> blocks.
 
 No process group: a rank that waits for data in a collective would be killed by its timeout.
 `run_phase` is what `clusterlm preprocess RUN_DIR` calls; `preprocess` is the same without a run;
@@ -29,6 +29,7 @@ from clusterlm.data.fingerprint import (
     fingerprint_of_parts,
     sources_of,
 )
+from clusterlm.data.model_stage import ModelStage
 from clusterlm.data.prepared import PreparedFolder
 from clusterlm.data.progress import Progress, Report, RunReporter
 from clusterlm.data.reading import Reading, reading_order
@@ -41,6 +42,7 @@ from clusterlm.paths import CachePaths, RunPaths
 from clusterlm.spec.data import Data
 from clusterlm.spec.job import Job
 from clusterlm.spec.units import spoken
+from clusterlm.weights.resized import key_of
 
 MAX_NAMED = 5
 
@@ -57,14 +59,22 @@ def run_phase(run_dir: Path) -> None:
     Raises:
         DataError: it cannot be prepared, or is no longer what was submitted.
     """
-    data, asked, workers = _asked(run_dir)
+    job, asked, workers = _asked(run_dir)
     root = CachePaths.of(asked).root
+    report = RunReporter()
+    run = RunPaths(run_dir)
+    parts = (read_json(run.lock) or {}).get("fingerprint_parts") or {}
+    model = ModelStage(job, key_of(run), parts, root.parent, report, _say)
     with suppress(CacheNotReady):
         open_cache(root, asked)
         print(f"the data is ready: {root}")
+        with _limits_in_words(root.parent):
+            model.prepare(CachePaths(root).tokenizer)
         return
     started = time.monotonic()
-    manifest = preprocess(data, root, workers=workers, report=RunReporter(), asked=asked, tell=_say)
+    manifest = preprocess(
+        _data_of(job), root, workers=workers, report=report, asked=asked, tell=_say, model=model
+    )
     print(summary_of(manifest))
     print(f"prepared in {spoken(time.monotonic() - started)}: {root}", flush=True)
 
@@ -75,7 +85,8 @@ def run_task(run_dir: Path, task: int, tasks: int) -> None:
     Raises:
         DataError: it cannot be prepared, or is no longer what was submitted.
     """
-    data, asked, workers = _asked(run_dir)
+    job, asked, workers = _asked(run_dir)
+    data = _data_of(job)
     cache = CachePaths.of(asked).root.parent
     report = RunReporter()
     with _limits_in_words(cache):
@@ -101,6 +112,7 @@ def preprocess(
     report: Report,
     asked: str | None = None,
     tell: Tell = lambda line: None,
+    model: ModelStage | None = None,
 ) -> Manifest:
     """Prepare `data` in the folder `root`. The result is the same for any number of workers.
 
@@ -111,6 +123,7 @@ def preprocess(
         report: told how far it is, often.
         asked: the fingerprint that the run was submitted with, if there was one.
         tell: gets a line for people now and then.
+        model: the model that is to be trained on it, and may have to be resized.
 
     Returns:
         The manifest of what lies in `root`.
@@ -127,6 +140,8 @@ def preprocess(
         if asked is not None and asked != found:
             raise DataError(f"the data is not what was submitted: {asked} then, {found} now")
         readings, tokenizer = _start(data, cache, parts, report)
+        if model is not None:
+            model.prepare(tokenizer.folder)
         shards = encode_sources(
             data, readings, tokenizer.folder, cache, workers=workers, report=report, tell=tell
         )
@@ -151,8 +166,14 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _asked(run_dir: Path) -> tuple[Data, str, int]:
-    """The spec of a run's data, its fingerprint, how many workers; refuses what has changed."""
+def _data_of(job: Job) -> Data:
+    """The data section of a job that has one."""
+    assert job.data is not None
+    return job.data
+
+
+def _asked(run_dir: Path) -> tuple[Job, str, int]:
+    """A run's job, the fingerprint of its data, how many workers; refuses what has changed."""
     paths = RunPaths(run_dir)
     job = Job.model_validate_json(paths.spec.read_text(encoding="utf-8"))
     lock = read_json(paths.lock) or {}
@@ -162,7 +183,7 @@ def _asked(run_dir: Path) -> tuple[Data, str, int]:
     parts = lock.get("fingerprint_parts") or {}
     if not (CachePaths.of(asked).ready).is_file():
         require_unchanged(job.data, asked, parts, since=paths.spec.stat().st_mtime)
-    return job.data, asked, usable_workers(job.resources.preprocess.cpus)
+    return job, asked, usable_workers(job.resources.preprocess.cpus)
 
 
 def require_unchanged(data: Data, asked: str, parts: Parts, *, since: float) -> None:

@@ -14,10 +14,17 @@ from clusterlm.data.hashes import hash_file
 from clusterlm.errors import CacheNotReady
 from clusterlm.node.files import read_json
 from clusterlm.paths import CachePaths
+from clusterlm.weights.resized import why_not_resized
 
 FORMAT = 2
 
 Manifest = dict[str, Any]
+
+
+def why_not_ready(cache: CachePaths) -> str | None:
+    """What is wrong with the data, or the resized model that goes with it; None when both are."""
+    fault = why_not_whole(cache.root, cache.root.name)
+    return fault or why_not_resized(cache.model, cache.root.parent)
 
 
 def why_not_whole(root: Path, fingerprint: str | None = None) -> str | None:

@@ -22,8 +22,8 @@ class FromScratch(Spec):
     """A class of transformers such as LlamaForCausalLM, package.module.Class, or my_model.py:Class
     beside the YAML; it brings a config_class."""
     config: dict[str, Any]
-    """Arguments of its config class; vocab_size and the special token ids come from the tokenizer.
-    """
+    """Arguments of its config class (AutoModelForCausalLM takes model_type too); vocab_size and the
+    special token ids come from the tokenizer."""
 
 
 class Vocab(Spec):
@@ -66,8 +66,9 @@ class Adapter(Spec):
     init: Literal[
         "default", "gaussian", "pissa", "pissa_niter_16", "olora", "orthogonal", "eva"
     ] = "default"
-    """How it begins: default leaves the model as it is; pissa takes the largest singular values
-    of the weights, eva those of the activations on the training data."""
+    """How it begins: pissa takes the largest singular values of the weights and olora their first
+    directions, out of the base, and what is saved is for the base as it was; eva takes those of
+    the activations on the training data."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which bias terms are trained."""
     target_modules: list[ModuleName] | Literal["all-linear"] = "all-linear"
@@ -81,8 +82,9 @@ class Adapter(Spec):
     modules_to_save: list[ModuleName] = []
     """Layers trained whole beside the adapter, such as lm_head."""
     trainable_tokens: list[int] | Literal["new"] | None = None
-    """Rows of the embedding that are trained: token ids, or new for those that
-    data.tokenizer.extend or model.vocab added. Far cheaper than modules_to_save."""
+    """Rows of the embedding that are trained, and of the output head where that is a matrix of its
+    own: token ids, or new for those that data.tokenizer.extend or model.vocab added. Far cheaper
+    than modules_to_save."""
     continue_from: Line | None = None
     """Folder of an adapter to go on with; it brings its own settings."""
 

@@ -21,6 +21,7 @@ from clusterlm.spec import (
     rules_speed,
     rules_strategy,
     rules_training,
+    rules_vocabulary,
     variables,
 )
 from clusterlm.spec.job import LOCAL, SLURM, Job
@@ -208,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     *rules_modes.RULES,
     *rules_strategy.RULES,
     *rules_speed.RULES,
+    *rules_vocabulary.RULES,
     (cluster_is_known, ("cluster",)),
     (local_is_one_node, ("cluster", "resources")),
     (min_nodes_can_be_kept, ("recovery", "resources", "train")),

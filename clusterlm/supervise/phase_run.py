@@ -23,6 +23,7 @@ from clusterlm.supervise.pulse import Pulse
 from clusterlm.supervise.step import start_step
 from clusterlm.supervise.task import end_all, ended_by_another, environment_of, tell_failure
 from clusterlm.supervise.views import Action, AttemptView, Finding, Left, PastAttempt, Verdict
+from clusterlm.weights.resized import key_of
 
 TICK_S = 0.5
 
@@ -40,6 +41,7 @@ class PhaseRun:
     def __init__(self, run: RunPaths, job: Job, phase: Phase, allocation: Allocation) -> None:
         self.run, self.job, self.phase, self.allocation = run, job, phase, allocation
         self.fingerprint: str | None = (read_json(run.lock) or {}).get("fingerprint")
+        self.model_key = key_of(run)
         self.pulse = Pulse(run, phase, allocation)
         self._own_script = job.train.command is not None
         self._bad_hosts: set[str] = set()
@@ -257,7 +259,7 @@ class PhaseRun:
         """Whether other runs wait for the data that this one began to prepare."""
         if self.phase == "train" or self.fingerprint is None:
             return False
-        claim = read_json(CachePaths.of(self.fingerprint).claim) or {}
+        claim = read_json(CachePaths.of(self.fingerprint, self.model_key).claim) or {}
         return any(user != self.run.name for user in claim.get("users", []))
 
     # -- what is there -----------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 from submitit.helpers import DelayedSubmission
 
-from clusterlm.data.whole import why_not_whole
+from clusterlm.data.whole import why_not_ready
 from clusterlm.paths import CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise.allocation import job_is_running, read_allocation
@@ -55,7 +55,10 @@ class Supervisor:
         allocation = read_allocation(os.environ)
         phase = PhaseRun(records_of(run, allocation), job, self.phase, allocation)
         if self.after_pid and phase.fingerprint:
-            wait_for_data(CachePaths.of(phase.fingerprint), self.after_pid, phase.is_cancelled)
+            # a data phase waits for another one that has begun the same data
+            with_model = self.phase == "train"
+            cache = CachePaths.of(phase.fingerprint, phase.model_key)
+            wait_for_data(cache, self.after_pid, phase.is_cancelled, with_model=with_model)
             if phase.has_ended():
                 # the data phase, or a cancel, has written the end of the run
                 sys.exit(1)
@@ -76,8 +79,9 @@ class Supervisor:
         """Ask before anything is started whether the data is there: a purged `afterok` passes."""
         if phase.fingerprint is None:
             return None
-        cache = CachePaths.of(phase.fingerprint)
-        fault = why_not_whole(cache.root, phase.fingerprint)
+        # tasks encode, and leave the model to the job behind them
+        model = None if self.phase == "encode" else phase.model_key
+        fault = why_not_ready(CachePaths.of(phase.fingerprint, model))
         is_ready = fault is None
         if self.phase != "train":
             text = "the data was there already"

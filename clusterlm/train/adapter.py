@@ -5,10 +5,11 @@ Names that match no layer are an error here: peft takes those that match and for
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.model import Adapter
-from clusterlm.train.adapter_start import Sample, begin_from_data, remember_start
+from clusterlm.train.adapter_start import Sample, begin
 
 __all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
 
@@ -64,23 +65,27 @@ def add_adapter(
     # stage 3 packs what is trained into one buffer, so it must have one type; DeepSpeed keeps
     # float32 copies of it anyway
     one_type = is_deepspeed_zero3_enabled()
-    with warnings.catch_warnings():
-        for words, kind in TOLD_BY_PEFT:
-            warnings.filterwarnings("ignore", words, kind)
+    with _peft_quiet():
         if adapter.continue_from is not None:
             adapted = _continued(model, adapter.continue_from, one_type=one_type)
         else:
             adapted = _new(model, adapter, tokens, one_type=one_type, say=say)
-    if adapter.init == "eva":
-        begin_from_data(adapted, sample)
     if adapter.continue_from is None:
-        remember_start(adapted)
+        begin(adapted, sample)
     if not one_type:
         _train_in_float32(adapted)
     if checkpointed:
         # a reentrant checkpoint of frozen layers has no gradient when none of its inputs needs one
         adapted.enable_input_require_grads()
     return adapted
+
+
+@contextlib.contextmanager
+def _peft_quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for words, kind in TOLD_BY_PEFT:
+            warnings.filterwarnings("ignore", words, kind)
+        yield
 
 
 def refuse_split_weights(adapter: Adapter, tokens: Sequence[int]) -> None:

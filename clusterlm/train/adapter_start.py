@@ -32,6 +32,15 @@ START = "start_of_adapter"
 """Attribute of a model: the first values of its adapter, by the names they are saved under."""
 
 
+def begin(adapted: Any, sample: Sample | None) -> None:
+    """What is left to do for a new adapter once peft has put it beside the weights."""
+    init = str(adapted.peft_config["default"].init_lora_weights)
+    if init == "eva":
+        begin_from_data(adapted, sample)
+    elif init.startswith(CHANGES_BASE):
+        remember_start(adapted)
+
+
 def begin_from_data(adapted: Any, sample: Sample | None) -> None:
     """EVA (https://arxiv.org/abs/2410.07170): every rank sees the same blocks, so none must ask."""
     from peft import initialize_lora_eva_weights
@@ -47,14 +56,12 @@ def begin_from_data(adapted: Any, sample: Sample | None) -> None:
 
 def remember_start(adapted: Any) -> None:
     """Keep the first values of an adapter that was cut out of the base."""
-    init = str(adapted.peft_config["default"].init_lora_weights)
-    if init.startswith(CHANGES_BASE):
-        start = {
-            name.replace(".default", ""): parameter.detach().clone().cpu()
-            for name, parameter in adapted.named_parameters()
-            if ".lora_A." in name or ".lora_B." in name
-        }
-        setattr(adapted, START, start)
+    start = {
+        name.replace(".default", ""): parameter.detach().clone().cpu()
+        for name, parameter in adapted.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+    setattr(adapted, START, start)
 
 
 def stand_on_original_base(folder: Path, adapted: Any) -> None:

@@ -79,8 +79,8 @@ def make_arguments(
         **fsdp_fields(job, fields),
     }
     if job.train.activation_checkpointing:
-        frozen_zero3 = job.model is not None and job.model.adapter is not None
-        reentrant = needs_reentrant(deepspeed, frozen=frozen_zero3, installed=_deepspeed_version())
+        frozen = job.train.mode != "full"
+        reentrant = needs_reentrant(deepspeed, frozen=frozen, installed=_deepspeed_version())
         layers = layer_choice(job.train.activation_checkpointing)
         values |= checkpointing_fields(fields, reentrant=reentrant, **layers)
     try:

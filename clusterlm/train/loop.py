@@ -18,6 +18,7 @@ from clusterlm.spec.job import Job
 from clusterlm.train.clock import StartClock
 from clusterlm.train.rank import Rank, prepare_libraries
 from clusterlm.train.stop import StopRequest
+from clusterlm.weights.resized import with_resized_model
 
 
 def run_training(run_dir: Path) -> int:
@@ -33,7 +34,7 @@ def run_training(run_dir: Path) -> int:
     rank = Rank.read(run_dir, os.environ)
     stop = StopRequest(reads_file=rank.is_first)
     stop.catch_sigterm()
-    job = read_job(rank.run.spec)
+    job = with_resized_model(read_job(rank.run.spec), rank.run)
     prepare_libraries(job, rank)
     from clusterlm.train.session import train_model
 

@@ -20,7 +20,8 @@ from transformers.integrations.fsdp import is_fsdp_enabled
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
-from clusterlm.spec.model import FromScratch, Model
+from clusterlm.spec.model import FromScratch, Model, Vocab
+from clusterlm.spec.vocabulary import misfit, rows_of
 from clusterlm.train.adapter import Sample, add_adapter
 from clusterlm.train.attention import choose_attention
 from clusterlm.train.classes import AUTO, auto_class, did_you_mean, find_model_class
@@ -118,6 +119,7 @@ def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool
             source, **origin
         )
         check_fit(config, f"model {name}", num_tokens=num_tokens, block_size=block_size)
+        check_vocabulary(asked.vocab, config, num_tokens)
         further["attn_implementation"] = _attention(job, model_class, config, on_cpu, say)
         loader = model_class or AutoModelForCausalLM
         model = loader.from_pretrained(source, config=config, dtype=dtype, **origin, **further)
@@ -190,7 +192,7 @@ def check_fit(config: Any, what: str, *, num_tokens: int, block_size: int) -> No
     if rows is not None and num_tokens > rows:
         raise TrainError(
             f"{what} knows {rows} tokens, the tokenizer of the data has {num_tokens}; "
-            "give the model's own in data.tokenizer.name, or a model resized to the tokenizer"
+            "write model.vocab: resize, or give the model's own in data.tokenizer.name"
         )
     longest = getattr(text, POSITIONS, None)
     if longest is not None and block_size > longest:
@@ -198,6 +200,14 @@ def check_fit(config: Any, what: str, *, num_tokens: int, block_size: int) -> No
             f"data.block_size {block_size} is more than the {longest} positions of {what}; "
             f"set it to {longest} or less"
         )
+
+
+def check_vocabulary(vocab: Vocab, config: Any, num_tokens: int) -> None:
+    """Refuse sizes that model.vocab does not allow; what was resized has passed before."""
+    rows = rows_of(config.to_dict())
+    why = None if rows is None else misfit(vocab, rows, num_tokens)
+    if why:
+        raise TrainError(f"model.vocab: {why}")
 
 
 def _new_config(

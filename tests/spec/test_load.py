@@ -371,6 +371,9 @@ def test_choices_that_a_local_run_cannot_follow_are_noted(load: Load) -> None:
 
 def test_what_may_fail_under_zero_3_is_noted(load: Load) -> None:
     train = {"mode": "adapter", "strategy": "deepspeed", "deepspeed": {"stage": 3}}
-    model = {"name": "owner/model", "adapter": {"modules_to_save": ["lm_head"]}}
-    notes = load({"model": model, "train": train}).notes
-    assert any("modules_to_save" in note for note in notes)
+    adapter = {"modules_to_save": ["lm_head"]}
+    base = {"model.name": "owner/name", "model.from_scratch": ...}
+    loaded = load(base | {"model.adapter": adapter, "train": train})
+    assert any("modules_to_save" in note for note in loaded.notes)
+    loaded = load(base | {"model.adapter": {"method": "dora"}, "train": train})
+    assert any("dora takes the length" in note for note in loaded.notes)

@@ -16,8 +16,9 @@ from tests.spec.rows_files import FILES
 from tests.spec.rows_general import GENERAL
 from tests.spec.rows_image import IMAGE, image_files
 from tests.spec.rows_training import TRAINING
+from tests.spec.rows_vocabulary import VOCABULARY, vocabulary_files
 
-TABLE = [*GENERAL, *IMAGE, *DATA, *TRAINING, *FILES]
+TABLE = [*GENERAL, *IMAGE, *DATA, *TRAINING, *VOCABULARY, *FILES]
 
 CONVERTER = """\
 from os import path
@@ -38,6 +39,7 @@ def folder(folder: Path) -> Path:
     zero = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": 1}
     (folder / "zero.json").write_text(json.dumps(zero))
     image_files(folder)
+    vocabulary_files(folder)
     (folder / "conv.py").write_text(CONVERTER)
     (folder / "broken.py").write_text("x = 1\ndef f(:\n")
     (folder / "own.py").write_text("class Own: ...\n")

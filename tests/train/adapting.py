@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from clusterlm.spec.job import Job
 from clusterlm.train.adapter_start import stand_on_original_base
@@ -58,7 +59,10 @@ def logits(model: Any) -> torch.Tensor:
 def save(model: Any, folder: Path) -> Path:
     """As `save_final` does."""
     model.save_pretrained(folder)
-    verify_saved(folder, expected_shapes(model))
+    expected = expected_shapes(model)
+    verify_saved(folder, expected)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+        assert set(expected) <= set(tensors.keys())
     stand_on_original_base(folder, model)
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 from clusterlm.errors import TrainError
 from clusterlm.train.adapter_start import doubled_rank
 from tests.train.adapting import adapted, logits, reopened, save, train_a_little
-from tests.train.launching import TINY
+from tests.train.forked import Forks
+from tests.train.launching import TINY, Run
 
 PATTERNS = {
     "rank_pattern": {"q_proj": 2, "layers.1.mlp.up_proj": 6},
@@ -147,6 +149,18 @@ def test_new_tokens_of_a_model_with_spare_rows_are_trained(tmp_path: Path, token
     assert list(trained.values()) == [(2, 32), (2, 32)]
 
 
+def test_a_resized_model_says_where_its_new_rows_begin(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from clusterlm.spec.model import Model
+    from clusterlm.train.new_tokens import choose_tokens
+
+    config = LlamaConfig(vocab_size=400, **TINY["config"])
+    asked = Model.model_validate({"name": str(tmp_path), "adapter": {"trainable_tokens": "new"}})
+    (tmp_path / "DONE").write_text(json.dumps({"num_old": 397, "files": {}}))
+    assert choose_tokens(asked, LlamaForCausalLM(config), tokenizer) == [397, 398, 399]
+
+
 def test_an_adapter_is_gone_on_with(tmp_path: Path, tiny_model: Path, tokenizer: Any) -> None:
     first = adapted(tiny_model, tokenizer, {"r": 4, "alpha": 7, "init": "pissa"})
     train_a_little(first)
@@ -193,3 +207,23 @@ def test_4_bit_weights_are_stored_as_what_is_split_with_them(splits: bool) -> No
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert config.bnb_4bit_quant_storage == (torch.bfloat16 if splits else torch.uint8)
     assert bits_and_bytes("int8", precision="bf16", splits_weights=False).load_in_8bit is True
+
+
+@pytest.mark.parametrize("init", ["pissa", "eva"])
+def test_two_ranks_resume_an_adapter_that_began_from_the_weights_or_the_data(
+    init: str, make_run: Callable[..., Run], forks: Forks, tiny_model: Path
+) -> None:
+    adapter = {"r": 4, "init": init, "target_modules": ["q_proj", "down_proj"]}
+    more = {"mode": "adapter", "max_steps": 4, "save_steps": 2}
+    run = make_run(model={"name": str(tiny_model), "adapter": adapter}, train=more)
+    assert run.train_forked(forks) == [0, 0], run.output
+    straight = run.losses()
+    saved = load_file(run.root / "model" / "adapter_model.safetensors")
+    resume = str(run.checkpoint(2))
+    assert run.train_forked(forks, attempt=2, resume=resume) == [0, 0], run.output
+    assert run.losses() == straight
+    again = load_file(run.root / "model" / "adapter_model.safetensors")
+    assert {name for name in saved if not torch.equal(saved[name], again[name])} == set()
+    # pissa is saved as what it became less what it was
+    ranks = {t.shape[0] for name, t in saved.items() if ".lora_A." in name}
+    assert ranks == ({8} if init == "pissa" else {4})

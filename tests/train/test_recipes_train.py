@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from clusterlm.data.fingerprint import describe
+from clusterlm.data.model_key import model_key
+from clusterlm.data.model_stage import ModelStage
 from clusterlm.data.preprocess import preprocess
 from clusterlm.spec.load import load_job
 from tests.train.forked import Forks
@@ -25,9 +28,16 @@ class RecipeRun(Run):
     """A run of a job that was loaded from its YAML."""
 
     spec: dict[str, Any]
+    resized_model: str | None
 
     def _spec(self) -> dict[str, Any]:
+        lock = {"resized_model": self.resized_model}
+        (self.root / "lock.json").write_text(json.dumps(lock))
         return self.spec
+
+    def _environment(self, *attempt: Any) -> dict[str, str]:
+        # where a resized model is looked for
+        return super()._environment(*attempt) | {"CLUSTERLM_CACHE_DIR": str(self.cache.parent)}
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +52,12 @@ def train(name: str, folder: Path, caches: Path, forks: Forks) -> tuple[RecipeRu
     job = load_job(JOBS / f"{name}.yaml", SMALL).job
     assert job.data is not None
     cache = caches / name
-    preprocess(job.data, cache, workers=1, report=lambda progress: None)
+    parts = describe(job.data)
+    key = model_key(job, parts)
+    model = ModelStage(job, key, parts, caches, lambda progress: None, lambda line: None)
+    preprocess(job.data, cache, workers=1, report=lambda progress: None, model=model)
     run = RecipeRun(folder / name, cache, ranks=1)
-    run.spec = job.model_dump(mode="json")
+    run.spec, run.resized_model = job.model_dump(mode="json"), key
     return run, run.train_forked(forks)
 
 

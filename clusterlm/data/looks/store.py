@@ -4,6 +4,7 @@
     <cache>/shards/<key>/      tokens, shared: go when no prepared data refers to them (gc)
     <cache>/tokenizers/<key>/  the same
     <cache>/chosen/*.npz       duplicates that were found; the same
+    <cache>/models/<key>/      resized models: go when no run refers to them (gc)
     .<name>.<id>.building      in the making, or what a killed writer has left
 
 Light (no numpy), and written for folders in any state: what is damaged is listed as such, what is
@@ -16,7 +17,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from clusterlm.data.whole import Manifest, why_not_whole
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json
 from clusterlm.paths import CachePaths
+from clusterlm.weights.resized import MODELS
 
 YOUNG_S = 3600.0
 """What nothing refers to may be in the making for so long: by a task, or before its plan is."""
@@ -83,9 +85,9 @@ class Item:
     """Something that is shared, or left behind.
 
     Attributes:
-        kind: shard, tokenizer, chosen, leftover.
+        kind: shard, tokenizer, chosen, model, leftover.
         written: unix time.
-        is_used: prepared data refers to it.
+        is_used: prepared data refers to it; to a model, a run.
     """
 
     kind: str
@@ -121,8 +123,14 @@ class Store:
         return sum(p.own_bytes for p in self.prepared) + sum(i.num_bytes for i in self.items)
 
 
-def read_store(root: Path, *, now: float) -> Store:
-    """Look at a cache folder; an absent one is an empty one."""
+def read_store(root: Path, *, now: float, models: Collection[str] = ()) -> Store:
+    """Look at a cache folder; an absent one is an empty one.
+
+    Args:
+        root: the folder.
+        now: unix time.
+        models: keys of the resized models that runs refer to.
+    """
     prepared = sorted(map(_prepared, _keyed(root)), key=lambda one: one.written, reverse=True)
     manifests = [one.manifest for one in prepared if one.manifest]
     shards = {key for one in prepared for key in one.shards}
@@ -131,10 +139,11 @@ def read_store(root: Path, *, now: float) -> Store:
     items = [
         *(_item("shard", path, path.name in shards) for path in _keyed(root / SHARDS)),
         *(_item("tokenizer", path, path.name in tokenizers) for path in _keyed(root / TOKENIZERS)),
+        *(_item("model", path, path.name in models) for path in _keyed(root / MODELS)),
         *(_item("chosen", path, front in chosen) for path, front in _chosen(root / CHOSEN)),
     ]
     living = []
-    for folder in (root, root / SHARDS, root / TOKENIZERS):
+    for folder in (root, root / SHARDS, root / TOKENIZERS, root / MODELS):
         dead = dead_folders(folder, now=now)
         items += [_item("leftover", path, is_used=False) for path in dead]
         living += sorted(set(folder.glob(".*.building")) - set(dead))

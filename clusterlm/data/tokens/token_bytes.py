@@ -27,7 +27,7 @@ from clusterlm.errors import DataError
 
 Flags = npt.NDArray[np.bool_]
 
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @lru_cache(maxsize=1)
@@ -154,7 +154,7 @@ class NewlineTokens:
                 ends[i] = text.endswith((newline, "\n"))
                 only[i] = not text.strip(spaces)
             # <0x0A>: a byte that the vocabulary has no entry for
-            elif (byte := _BYTE_TOKEN.fullmatch(text)) and byte[1] == "0A":
+            elif (byte := BYTE_TOKEN.fullmatch(text)) and byte[1] == "0A":
                 ends[i] = only[i] = True
         return cls(ends, only)
 
