@@ -11,6 +11,7 @@
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
+    +-- WeightsError              a model's files: not there, damaged, of a kind that is not read
     +-- TrainError                the trainer: model, checkpoint, environment
         +-- Fenced                a newer attempt owns the run; this one must not write
 
@@ -97,6 +98,10 @@ class JobsLeft(SlurmError):
 
 class SlurmUnreachable(SlurmError):
     """The controller or the accounting database did not answer. Says nothing about any job."""
+
+
+class WeightsError(ClusterLMError):
+    """The files of a model are not there, damaged, or of a kind that is not read."""
 
 
 class TrainError(ClusterLMError):
