@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +98,8 @@ def _placement(device: str, load_in: str | None) -> dict[str, Any]:
         raise TrainError(f"--load-in {load_in}: 4bit or 8bit")
     if not torch.cuda.is_available():
         raise TrainError(f"--load-in {load_in} needs an NVIDIA GPU, and torch sees none here")
-    try:
-        import bitsandbytes  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise TrainError(f"--load-in {load_in} needs bitsandbytes: pip install it") from error
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainError(f"--load-in {load_in} needs bitsandbytes: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     asked = (

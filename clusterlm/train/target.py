@@ -222,7 +222,9 @@ def _base_of(folder: Path, base: str | None, job: Job | None) -> tuple[str, str 
     path = Path(str(named)).expanduser()
     if path.is_dir():
         if (path / ADAPTER_CONFIG).is_file():
-            raise TrainError(f"the base {path} is itself an adapter; merge it first, then name that")
+            raise TrainError(
+                f"the base {path} is itself an adapter; merge it first, then name that"
+            )
         return str(path.absolute()), None
     if path.is_absolute() or str(named).startswith((".", "~")) or str(named).count("/") > 1:
         where = "--base" if base else f"the base of {folder.name}"

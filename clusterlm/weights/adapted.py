@@ -8,14 +8,14 @@ from typing import Any
 
 from safetensors import safe_open
 
-from clusterlm.errors import TrainError
+from clusterlm.errors import WeightsError
 
 
 def put_adapter_on(model: Any, folder: Path) -> Any:
     """The model with the adapter of `folder`; embeddings grow first when the adapter's are larger.
 
     Raises:
-        TrainError: it is of another model.
+        WeightsError: it is of another model.
     """
     from peft import PeftModel
 
@@ -30,7 +30,7 @@ def put_adapter_on(model: Any, folder: Path) -> Any:
             adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, OSError, TypeError, KeyError) as error:
         words = " ".join(str(error).split())[:600]
-        raise TrainError(f"{folder}: is no adapter of this model: {words}") from error
+        raise WeightsError(f"{folder}: is no adapter of this model: {words}") from error
     return adapted.eval()
 
 
@@ -41,7 +41,8 @@ def embedding_rows(model: Any, folder: Path) -> int | None:
     tensors = folder / "adapter_model.safetensors"
     if name is None or not tensors.is_file():
         return None
-    wanted = {f"base_model.model.{name}.weight", f"base_model.model.{name}.base_layer.weight"}
+    copies = ("", ".base_layer", ".modules_to_save", ".original_module")
+    wanted = {f"base_model.model.{name}{copy}.weight" for copy in copies}
     with safe_open(tensors, framework="pt") as opened:
         for key in wanted & set(opened.keys()):
             return int(opened.get_slice(key).get_shape()[0])

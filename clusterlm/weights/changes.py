@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from clusterlm.errors import TrainError
+from clusterlm.errors import WeightsError
 from clusterlm.node.files import read_json
 from clusterlm.weights.layout import Kind, Layout
 
@@ -31,11 +31,15 @@ ROWS = ".token_adapter.trainable_tokens_delta"
 
 # these leave no trace in the weights, or are read here
 KNOWN = frozenset(
-    """task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode
-    r target_modules exclude_modules lora_alpha lora_dropout fan_in_fan_out bias use_rslora
-    modules_to_save init_lora_weights layers_to_transform layers_pattern rank_pattern alpha_pattern
-    megatron_core trainable_token_indices loftq_config eva_config corda_config lora_ga_config
-    use_dora qalora_group_size runtime_config lora_bias ensure_weight_tying""".split()
+    {
+        *("task_type", "peft_type", "peft_version", "auto_mapping", "inference_mode"),
+        *("base_model_name_or_path", "revision", "runtime_config", "megatron_core"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+        *("lora_dropout", "lora_bias", "bias", "fan_in_fan_out", "qalora_group_size"),
+        *("modules_to_save", "trainable_token_indices", "ensure_weight_tying"),
+        *("init_lora_weights", "eva_config", "corda_config", "loftq_config", "lora_ga_config"),
+    }
 )
 # they change the base when they begin; what is saved unconverted fits that changed base alone
 CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
@@ -58,7 +62,7 @@ class LowRank:
             # the weight has its inputs first
             update = update.T
         if update.shape != weight.shape:
-            raise TrainError(f"the adapter is for {tuple(update.shape)}")
+            raise WeightsError(f"the adapter is for {tuple(update.shape)}")
         changed = weight.add_(update, alpha=self.scaling)
         if self.magnitude is None:
             return changed
@@ -88,7 +92,7 @@ class Rows:
     def applied(self, weight: torch.Tensor) -> torch.Tensor:
         """The table with its new rows, float32."""
         if max(self.indices) >= len(weight):
-            raise TrainError(
+            raise WeightsError(
                 f"the adapter trains row {max(self.indices)} and the base has {len(weight)} rows; "
                 "name the resized model it was trained on: --base"
             )
@@ -122,21 +126,23 @@ def read_changes(folder: Path, layout: Layout, *, scale: float = 1.0) -> Changes
         scale: multiplies every low-rank update.
 
     Raises:
-        TrainError: it uses what is not known here, or is of another model.
+        WeightsError: it uses what is not known here, or is of another model.
     """
     config = read_json(folder / "adapter_config.json")
     weights = folder / "adapter_model.safetensors"
     if config is None or not weights.is_file():
-        raise TrainError(f"{folder}: an adapter has adapter_config.json and {weights.name}")
+        raise WeightsError(f"{folder}: an adapter has adapter_config.json and {weights.name}")
     refuse_unknown(folder, config, scale)
-    tensors = {_plain(name): tensor for name, tensor in load_file(weights).items()}
+    tensors = _plainly_named(load_file(weights))
     changes: Changes = {}
     for name, change in _find_changes(config, tensors, layout, scale):
         if name not in layout.parameters:
-            raise TrainError(f"{folder}: the base has no {name}; is it the model of this adapter?")
+            raise WeightsError(
+                f"{folder}: the base has no {name}; is it the model of this adapter?"
+            )
         changes.setdefault(name, []).append(change)
     if not changes:
-        raise TrainError(f"{folder}: the adapter changes nothing")
+        raise WeightsError(f"{folder}: the adapter changes nothing")
     return spread_over_tied(folder, changes, config, layout)
 
 
@@ -144,22 +150,24 @@ def refuse_unknown(folder: Path, config: Mapping[str, Any], scale: float) -> Non
     """Refuse what could only be merged wrongly.
 
     Raises:
-        TrainError: naming it.
+        WeightsError: naming it.
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise TrainError(f"{folder}: peft_type {kind} cannot be merged here; LORA can, with DoRA")
+        raise WeightsError(f"{folder}: peft_type {kind} cannot be merged here; LORA can, with DoRA")
     if unknown := sorted(key for key, value in config.items() if value and key not in KNOWN):
-        raise TrainError(f"{folder}: merging does not know {', '.join(unknown)} of peft")
+        raise WeightsError(f"{folder}: merging does not know {', '.join(unknown)} of peft")
     begun = str(config.get("init_lora_weights")).lower()
     if begun.startswith(CHANGES_BASE):
-        raise TrainError(
-            f"{folder}: init_lora_weights is {begun}, which changed the base when it began, and the "
-            "adapter was not converted to an ordinary one when it was saved "
+        raise WeightsError(
+            f"{folder}: init_lora_weights is {begun}, which changed the base when it began, and "
+            "the adapter was not converted to an ordinary one when it was saved "
             "(path_initial_model_for_weight_conversion of peft)"
         )
     if config.get("use_dora") and scale != 1.0:
-        raise TrainError(f"--scale {scale}: DoRA learns lengths, which have no other scale than 1")
+        raise WeightsError(
+            f"--scale {scale}: DoRA learns lengths, which have no other scale than 1"
+        )
 
 
 def spread_over_tied(
@@ -174,10 +182,10 @@ def spread_over_tied(
         for partner in layout.partners.get(name, ()):
             if partner in changes:
                 continue
-            common = [s for s in steps if isinstance(s, Rows)]
+            common: list[Change] = [step for step in steps if isinstance(step, Rows)]
             if config.get("ensure_weight_tying"):
                 if any(isinstance(step, LowRank) for step in steps):
-                    raise TrainError(
+                    raise WeightsError(
                         f"{folder}: merging does not know ensure_weight_tying of peft over a LoRA "
                         f"of the tied {name}"
                     )
@@ -187,9 +195,22 @@ def spread_over_tied(
     return spread
 
 
-def _plain(name: str) -> str:
-    # what modules_to_save wraps and what a LoRA lies over keep the name they had
-    return name.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".original_module.", ".")
+def _plainly_named(saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors by the names that the base has for them.
+
+    Of a table that grew, peft saves every copy it holds: the frozen one (original_module) counts
+    only where there is no trained one.
+    """
+    frozen, found = {}, {}
+    for key, tensor in saved.items():
+        name = key.removeprefix(PREFIX)
+        if ".token_adapter.base_layer." in name:
+            continue
+        if ".original_module." in name:
+            frozen[name.replace(".original_module.", ".")] = tensor
+        else:
+            found[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = tensor
+    return frozen | found
 
 
 def _find_changes(
@@ -221,14 +242,14 @@ def _low_rank(
 ) -> Iterator[tuple[str, Change]]:
     kind = layout.kinds.get(module)
     if kind is None:
-        raise TrainError(f"the base has no linear layer or embedding {module} for this adapter")
+        raise WeightsError(f"the base has no linear layer or embedding {module} for this adapter")
     if not {"A", "B"} <= set(found):
-        raise TrainError(f"{module}: the adapter lacks lora_A or lora_B")
+        raise WeightsError(f"{module}: the adapter lacks lora_A or lora_B")
     a, b = found["A"], found["B"]
     scaling = scale * scaling_of(config, module, rank=a.shape[0])
     magnitude = found.get("magnitude_vector")
     if config.get("use_dora") and magnitude is None:
-        raise TrainError(f"{module}: DoRA without lora_magnitude_vector")
+        raise WeightsError(f"{module}: DoRA without lora_magnitude_vector")
     yield f"{module}.weight", LowRank(kind, a, b, scaling, magnitude)
     if (bias := found.get("B.bias")) is not None:
         yield f"{module}.bias", AddBias(bias, scaling)
@@ -251,5 +272,5 @@ def _row_indices(config: Mapping[str, Any], module: str, layout: Layout) -> tupl
         names = [name for name in asked if f".{module}".endswith(f".{name}")]
         asked = asked[names[0]] if names else None
     if not asked:
-        raise TrainError(f"{module}: the adapter has rows, its config does not say which")
+        raise WeightsError(f"{module}: the adapter has rows, its config does not say which")
     return tuple(int(index) for index in asked)

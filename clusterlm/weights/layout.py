@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from clusterlm.errors import TrainError
+from clusterlm.errors import WeightsError
 
 Kind = Literal["linear", "transposed", "embedding"]
 
@@ -58,7 +58,7 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
     """Build the model of `folder` without its weights.
 
     Raises:
-        TrainError: transformers does not know such a model.
+        WeightsError: transformers does not know such a model.
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -66,7 +66,7 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         words = " ".join(str(error).split())
-        raise TrainError(f"{folder}: transformers cannot build this model: {words}") from error
+        raise WeightsError(f"{folder}: transformers cannot build this model: {words}") from error
     model.tie_weights()
     return layout_of(model)
 
@@ -98,13 +98,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model's folder.
 
     Raises:
-        TrainError: it is not there, or no JSON.
+        WeightsError: it is not there, or no JSON.
     """
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainError(f"{path}: cannot be read: {error}") from error
+        raise WeightsError(f"{path}: cannot be read: {error}") from error
     return config
 
 
