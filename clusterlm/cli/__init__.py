@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from clusterlm.cli import cache, check, data, dry_run, images, phases, read, submit
+from clusterlm.cli import after, cache, check, data, dry_run, images, phases, read, submit
 from clusterlm.errors import ClusterLMError
 
 # a mistake on the command line; by what typer shows, since newer ones carry their own copy of click
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (submit, read, check, data, cache, images, dry_run, phases):
+for group in (submit, read, after, check, data, cache, images, dry_run, phases):
     group.register(app)
 
 

@@ -57,11 +57,11 @@ def load_target(
     """
     trusted = trust_remote_code or target.trust_remote_code
     named = {"revision": target.revision, "trust_remote_code": trusted}
-    placed = _placement(device, load_in)
+    asked_dtype, placed = _dtype(dtype), _placement(device, load_in)
     try:
         tokenizer = AutoTokenizer.from_pretrained(target.tokenizer, trust_remote_code=trusted)
         model = AutoModelForCausalLM.from_pretrained(
-            target.model, dtype=_dtype(dtype), **named, **placed
+            target.model, dtype=asked_dtype, **named, **placed
         )
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())
