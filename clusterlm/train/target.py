@@ -85,6 +85,8 @@ def find_target(text: str, *, base: str | None = None) -> Target:
         TrainError: nothing is, or it holds no model (yet).
         SpecError: a job.yaml with mistakes.
     """
+    if not text.strip():
+        raise TrainError(f"TARGET is empty; {ACCEPTED}")
     path = Path(text).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return _of_run(_newest_run(path), base)
