@@ -186,7 +186,8 @@ def _of_hub(text: str, path: Path, base: str | None) -> Target:
         raise TrainError(f"{text!r} is not there; {ACCEPTED}")
     # a run that is nearly so called was meant
     if "/" not in text and ("did you mean" in near or not _is_in_hub_cache(text)):
-        raise TrainError(f"no run {text!r} in {runs_dir()}, {near}; {ACCEPTED}")
+        accepted = "" if "did you mean" in near else f"; {ACCEPTED}"
+        raise TrainError(f"no run {text!r} in {runs_dir()}; {near}{accepted}")
     _refuse_base(text, base)
     return Target(f"{text} of the hub", text, text)
 

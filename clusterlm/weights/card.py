@@ -57,7 +57,7 @@ def _about(folder: Path) -> str:
     saved = config.get("modules_to_save")
     whole = f", whole: {', '.join(saved)}" if saved else ""
     return (
-        f"`{folder.name}`: {kind} r={config.get('r')} alpha={config.get('lora_alpha')}{rs}{whole}"
+        f"`{folder}`: {kind} r={config.get('r')} alpha={config.get('lora_alpha')}{rs}{whole}"
     )
 
 
