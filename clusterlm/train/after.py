@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import set_seed
 
-from clusterlm.data.cache import Cache, open_cache
+from clusterlm.data.cache import Cache, open_cache, plan_file
 from clusterlm.errors import ClusterLMError, TrainError
 from clusterlm.train.answer import Answerer
 from clusterlm.train.blocks import Batch, collate_blocks
@@ -122,7 +123,8 @@ def evaluate_target(
     quiet_libraries()
     cache = open_cache(folder)
     blocks = cache.split(split)
-    loaded = load_target(target, **how)
+    isolated = np.load(folder / plan_file(split, "isolated"), mmap_mode="r")
+    loaded = load_target(target, keeps_documents_apart=bool(isolated.any()), **how)
     refuse_other_tokens(loaded, cache)
     count = min(len(blocks), max_blocks or len(blocks))
     started = time.monotonic()

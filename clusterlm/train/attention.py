@@ -114,4 +114,6 @@ def _refusal(asked: str, refused: list[str], *, isolated: bool) -> str:
         return f"model.attention: {reasons}; write auto, or leave it out"
     ways = "data.isolate_documents: false lets documents of a block see each other"
     other = "" if asked == "auto" else "write model.attention: auto for one that works, or "
-    return f"model.attention: documents of a block must not see each other; {reasons}; {other}{ways}"
+    return (
+        f"model.attention: documents of a block must not see each other; {reasons}; {other}{ways}"
+    )

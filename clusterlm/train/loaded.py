@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from clusterlm.errors import TrainError
+from clusterlm.train.attention import choose_attention
 from clusterlm.train.target import Target
 from clusterlm.weights.adapted import put_adapter_on
 
@@ -42,6 +43,7 @@ def load_target(
     device: str = "auto",
     load_in: str | None = None,
     trust_remote_code: bool = False,
+    keeps_documents_apart: bool = False,
 ) -> Loaded:
     """Load base, adapter and tokenizer.
 
@@ -51,6 +53,7 @@ def load_target(
         device: auto takes a GPU where there is one; else as torch names it.
         load_in: "4bit" or "8bit", through bitsandbytes.
         trust_remote_code: the model may bring Python code, whatever its job says.
+        keeps_documents_apart: it will be given blocks of several documents.
 
     Raises:
         TrainError: it cannot be loaded so.
@@ -59,6 +62,9 @@ def load_target(
     named = {"revision": target.revision, "trust_remote_code": trusted}
     asked_dtype, placed = _dtype(dtype), _placement(device, load_in)
     try:
+        if keeps_documents_apart:
+            config = AutoConfig.from_pretrained(target.model, **named)
+            placed["attn_implementation"] = _attention(config, device)
         tokenizer = AutoTokenizer.from_pretrained(target.tokenizer, trust_remote_code=trusted)
         model = AutoModelForCausalLM.from_pretrained(
             target.model, dtype=asked_dtype, **named, **placed
@@ -88,6 +94,15 @@ def choose_device(device: str) -> torch.device:
         first = str(error).splitlines()[0]
         raise TrainError(f"--device {device}: {first}; auto, cpu, cuda, cuda:1 ...") from error
     return chosen
+
+
+def _attention(config: Any, device: str) -> str:
+    # the kernels that are only for 16 bits are no matter here: sdpa is everywhere
+    on_cpu = choose_device(device).type == "cpu"
+    chosen = choose_attention(
+        "auto", on_cpu=on_cpu, isolated=True, precision="fp32", model_class=None, config=config
+    )
+    return chosen.name
 
 
 def _placement(device: str, load_in: str | None) -> dict[str, Any]:

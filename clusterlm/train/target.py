@@ -166,7 +166,7 @@ def _of_model_folder(
 ) -> Target:
     if not _holds_model(folder):
         raise TrainError(f"{folder} {_what_it_holds(folder)}; {ACCEPTED}")
-    trusted = bool(job and job.model and job.model.trust_remote_code)
+    trusted = _brings_own_code(job)
     if not (folder / ADAPTER_CONFIG).is_file():
         _refuse_base(words, base)
         tokenizer = _tokenizer(folder, run, str(folder))
@@ -235,6 +235,18 @@ def _base_of(folder: Path, base: str | None, job: Job | None) -> tuple[str, str 
     is_of_job = asked is not None and asked.name == named
     revision = config.get("revision") or (asked.revision if asked and is_of_job else None)
     return str(named), None if base else revision
+
+
+def _brings_own_code(job: Job | None) -> bool:
+    """Code that may run here, since it did in the training: of the model, or a class of the user's.
+
+    transformers puts a copy of such a class beside the weights.
+    """
+    asked = job.model if job else None
+    if asked is None:
+        return False
+    own = asked.class_ or (asked.from_scratch.class_ if asked.from_scratch else "")
+    return asked.trust_remote_code or ":" in own
 
 
 def _refuse_base(words: str, base: str | None) -> None:

@@ -56,9 +56,7 @@ def _about(folder: Path) -> str:
     rs = ", rsLoRA" if config.get("use_rslora") else ""
     saved = config.get("modules_to_save")
     whole = f", whole: {', '.join(saved)}" if saved else ""
-    return (
-        f"`{folder}`: {kind} r={config.get('r')} alpha={config.get('lora_alpha')}{rs}{whole}"
-    )
+    return f"`{folder}`: {kind} r={config.get('r')} alpha={config.get('lora_alpha')}{rs}{whole}"
 
 
 def _sha256(path: Path) -> str:
