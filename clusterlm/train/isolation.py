@@ -30,13 +30,19 @@ SMALL: dict[str, int] = {
     **dict.fromkeys(("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"), 96),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
-    "head_dim": 16,
-}
+    }
 """Widths of the copy, by the names that configs have for them."""
+# in some models head_dim follows from these, or from widths of other names, or cannot be set
+WIDTHS = (SMALL | {"head_dim": 16}, SMALL, {})
+"""What is tried, in turn."""
 FEWER: dict[str, int] = {
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token"), 2),
+    **dict.fromkeys(("n_group", "topk_group"), 1),
+    # layers that take their keys from layers which are not there
+    "num_kv_shared_layers": 0,
+    "rotary_dim": 8,
+    "vocab_size_per_layer_input": VOCAB,
     # windows must be reached by documents that short
     "sliding_window": 4,
 }
@@ -73,7 +79,7 @@ def try_isolation(model_class: Any, config: Any, name: str, *, on_cpu: bool) -> 
     first: Exception | None = None
     # what is drawn here must not change what the training draws
     with torch.random.fork_rng(devices=[] if on_cpu else [torch.cuda.current_device()]):
-        for widths in (SMALL, {}):
+        for widths in WIDTHS:
             try:
                 far = _difference(model_class, shrink(config, widths, tried))
             # any config of anybody may be what is tried here; some widths depend on each other
@@ -110,6 +116,10 @@ def shrink(config: Any, widths: dict[str, int], name: str) -> Any:
         for key, most in FEWER.items():
             if isinstance(found := getattr(part, key, None), int) and found > most:
                 setattr(part, key, most)
+        if "num_attention_heads" in widths and hasattr(part, "num_key_value_heads"):
+            # fewer only where they are: in others keys and queries must be as many
+            shared = part.num_key_value_heads != getattr(part, "num_attention_heads", None)
+            part.num_key_value_heads = 2 if shared else widths["num_attention_heads"]
         for key, value in widths.items():
             if isinstance(getattr(part, key, None), int):
                 setattr(part, key, value)
