@@ -30,10 +30,10 @@ SMALL: dict[str, int] = {
     **dict.fromkeys(("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"), 96),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), 4),
-    }
+}
 """Widths of the copy, by the names that configs have for them."""
 # in some models head_dim follows from these, or from widths of other names, or cannot be set
-WIDTHS = (SMALL | {"head_dim": 16}, SMALL, {})
+WIDTHS: tuple[dict[str, int], ...] = (SMALL | {"head_dim": 16}, SMALL, {})
 """What is tried, in turn."""
 FEWER: dict[str, int] = {
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 4),
@@ -173,7 +173,7 @@ def _difference(model_class: Any, config: Any) -> float:
     packed_BTV = _logits(model, ids_BT, DOCUMENTS, flat=flat)
     alone = [
         _logits(model, document_BT, (document_BT.shape[1],), flat=flat)
-        for document_BT in ids_BT.split(DOCUMENTS, dim=1)
+        for document_BT in torch.split(ids_BT, list(DOCUMENTS), dim=1)
     ]
     return float((packed_BTV - torch.cat(alone, dim=1)).abs().max() / packed_BTV.abs().max())
 
