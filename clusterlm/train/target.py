@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from clusterlm.node.files import read_json
 from clusterlm.node.seal import newest_verified
 from clusterlm.paths import CachePaths, RunPaths, runs_dir
 from clusterlm.spec.job import Job
-from clusterlm.spec.wording import did_you_mean
 
 ACCEPTED = (
     "accepted are the name or folder of a run, a job.yaml, a checkpoint, a folder with an adapter "
@@ -178,16 +178,16 @@ def _of_model_folder(
 
 
 def _of_hub(text: str, path: Path, base: str | None) -> Target:
-    names = sorted(p.parent.name for p in runs_dir().glob("*/spec.json"))
-    names = [name for name in names if not name.startswith(".")]
-    near = did_you_mean(text, names) if names else "there are no runs"
     is_path = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
     if is_path or not _HUB_ID.fullmatch(text):
         raise TrainError(f"{text!r} is not there; {ACCEPTED}")
-    # a run that is nearly so called was meant
-    if "/" not in text and ("did you mean" in near or not _is_in_hub_cache(text)):
-        accepted = "" if "did you mean" in near else f"; {ACCEPTED}"
-        raise TrainError(f"no run {text!r} in {runs_dir()}; {near}{accepted}")
+    if "/" not in text:
+        names = [p.parent.name for p in sorted(runs_dir().glob("*/spec.json"))]
+        # a run that is nearly so called was meant, whatever the hub has
+        if near := get_close_matches(text, names, n=1):
+            raise TrainError(f"no run {text!r} in {runs_dir()}; did you mean {near[0]}?")
+        if not _is_in_hub_cache(text):
+            raise TrainError(f"no run {text!r} in {runs_dir()}; {ACCEPTED}")
     _refuse_base(text, base)
     return Target(f"{text} of the hub", text, text)
 

@@ -8,6 +8,7 @@ Whatever goes wrong, FOLDER does not come to be: it is renamed into place at the
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,9 @@ from clusterlm.weights.compare import (
     merged_logits,
     reference_logits,
 )
+from clusterlm.weights.files import Weights
 from clusterlm.weights.layout import read_config, read_layout
+from clusterlm.weights.numbers import FLOATS, NUM_BYTES
 from clusterlm.weights.rewrite import STORED_AS, Plan, plan_merge, write_merged
 from clusterlm.weights.sources import base_folder, copy_beside
 from clusterlm.weights.writer import MAX_SHARD_BYTES
@@ -87,8 +90,11 @@ def merge(job: MergeJob, folder: Path, *, say: Say) -> Merged:
             is no folder.
     """
     refuse_used(folder)
+    if job.dtype is not None and job.dtype not in STORED_AS:
+        raise WeightsError(f"--dtype {job.dtype}: {', '.join(STORED_AS)}")
     base = base_folder(job.base, job.revision)
     refuse_quantised(base, job.base)
+    refuse_full_disk(base, folder, job.dtype)
     layout = read_layout(base, trust_remote_code=job.trust_remote_code)
     adapters = [read_changes(adapter, layout, scale=job.scale) for adapter in job.adapters]
     plan = plan_merge(layout, adapters)
@@ -126,6 +132,25 @@ def refuse_quantised(base: Path, name: str) -> None:
         raise WeightsError(
             f"{name} is stored quantised ({method}); merge into the model that it was made from: "
             "--base NAME"
+        )
+
+
+def refuse_full_disk(base: Path, folder: Path, dtype: str | None) -> None:
+    """Raise when the merged weights cannot fit where `folder` is to be."""
+    with Weights.open(base) as weights:
+        sizes = (
+            math.prod(weights.shape(name)) * NUM_BYTES[STORED_AS[dtype]]
+            if dtype and weights.dtype(name) in FLOATS
+            else len(weights.raw(name))
+            for name in weights
+        )
+        needed = sum(sizes)
+    place = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise WeightsError(
+            f"{place}: {free / 2**30:.1f} GiB are free, the merged weights have "
+            f"{needed / 2**30:.1f} GiB"
         )
 
 

@@ -126,7 +126,7 @@ def test_a_model_of_the_hub(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("qick", "no run 'qick' in .*did you mean `quick`"),
+        ("qick", "no run 'qick' in .*did you mean quick\\?"),
         ("nothing-like-it", "no run 'nothing-like-it' .*accepted are the name"),
         ("./not-there", "'./not-there' is not there; accepted are"),
         ("a/b/c", "'a/b/c' is not there"),

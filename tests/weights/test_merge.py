@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,6 +240,17 @@ def test_a_quantised_base_is_refused(lora: Any, tmp_path: Path) -> None:
     config = json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}
     path.write_text(json.dumps(config))
     with pytest.raises(WeightsError, match=r"quantised \(gptq\).*--base NAME"):
+        merge_here(tmp_path, base, adapter)
+
+
+def test_what_cannot_be_written_is_said_first(
+    lora: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter = lora
+    with pytest.raises(WeightsError, match="--dtype int8: float32, bfloat16, float16"):
+        merge_here(tmp_path, base, adapter, dtype="int8")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(WeightsError, match=r"0\.0 GiB are free"):
         merge_here(tmp_path, base, adapter)
 
 
