@@ -60,15 +60,14 @@ def load_target(
     """
     trusted = trust_remote_code or target.trust_remote_code
     named = {"revision": target.revision, "trust_remote_code": trusted}
-    asked_dtype, placed = _dtype(dtype), _placement(device, load_in)
+    placed = _placement(device, load_in)
+    how = {"dtype": _dtype(dtype), **named, **placed}
     try:
         if keeps_documents_apart:
             config = AutoConfig.from_pretrained(target.model, **named)
-            placed["attn_implementation"] = _attention(config, device)
+            how["attn_implementation"] = _attention(config, device)
         tokenizer = AutoTokenizer.from_pretrained(target.tokenizer, trust_remote_code=trusted)
-        model = AutoModelForCausalLM.from_pretrained(
-            target.model, dtype=asked_dtype, **named, **placed
-        )
+        model = AutoModelForCausalLM.from_pretrained(target.model, **how)
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())
         raise TrainError(f"{target.words}: cannot be loaded: {words}") from error

@@ -92,21 +92,29 @@ def write_merged(
         _refuse_hidden(layout, plan, set(names.values()))
         writer = WeightsWriter(to, max_shard_bytes)
         written: set[str] = set()
-        changed = 0
         for stored in weights.names:
             for name in _written_from(stored, names, plan, layout, written):
                 written.add(name)
-                kind = _stored_type(weights.dtype(stored), dtype)
-                steps = plan.changes.get(name, [])
-                if not steps and kind == weights.dtype(stored):
-                    writer.add(name, weights.raw(stored), kind, weights.shape(stored))
-                    continue
-                # a copy: what lies in the file must stay
-                value = torch.from_numpy(weights.read(stored).copy())
-                changed += bool(steps)
-                writer.add(name, _apply(name, value, steps).numpy(), kind)
+                _write_one(writer, weights, stored, name, plan.changes.get(name, []), dtype)
         writer.finish()
-    return changed
+    return len(written & set(plan.changes))
+
+
+def _write_one(
+    writer: WeightsWriter,
+    weights: Weights,
+    stored: str,
+    name: str,
+    steps: Sequence[Any],
+    dtype: str | None,
+) -> None:
+    kind = _stored_type(weights.dtype(stored), dtype)
+    if not steps and kind == weights.dtype(stored):
+        writer.add(name, weights.raw(stored), kind, weights.shape(stored))
+        return
+    # a copy: what lies in the file must stay
+    value = torch.from_numpy(weights.read(stored).copy())
+    writer.add(name, _apply(name, value, steps).numpy(), kind)
 
 
 def _apply(name: str, value: torch.Tensor, steps: Sequence[Any]) -> torch.Tensor:
