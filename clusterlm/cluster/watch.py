@@ -19,7 +19,7 @@ from clusterlm.cluster.outcome import read_outcome
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.table import COLOURS, figures, one_line, rich_table, seen, why
-from clusterlm.node.files import read_jsonl
+from clusterlm.node.files import read_json, read_jsonl
 from clusterlm.paths import RunPaths
 from clusterlm.supervise.causes import State
 
@@ -141,10 +141,15 @@ def next_command(run: RunPaths, status: RunStatus) -> str:
         return f"clusterlm resume {run.name}"
     if not run.model.is_dir():
         return f"clusterlm logs {run.name}"
-    return (
-        f'{sys.executable} -c "from transformers import pipeline; '
-        f"print(pipeline('text-generation', '{run.model}')('The')[0]['generated_text'])\""
-    )
+    # a base model is measured on what was held back; a chat model is talked with
+    is_measured = read_outcome(run).eval_loss is not None
+    return f"clusterlm {'eval' if is_measured and not _is_chat_model(run) else 'chat'} {run.name}"
+
+
+def _is_chat_model(run: RunPaths) -> bool:
+    # transformers 5 keeps the template in a file of its own, older ones in the config
+    config = read_json(run.model / "tokenizer_config.json") or {}
+    return (run.model / "chat_template.jinja").is_file() or bool(config.get("chat_template"))
 
 
 def _say_changes(

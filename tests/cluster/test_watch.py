@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from clusterlm.cluster.outcome import read_outcome
 from clusterlm.cluster.scheduler import SchedulerView
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.table import HEADS, WHERE_KNOWN, one_line, plain_table, rich_table
-from clusterlm.cluster.watch import watch_all, watch_run
+from clusterlm.cluster.watch import next_command, watch_all, watch_run
+from clusterlm.supervise.views import State
 from tests.cluster.fake_host import NO_DATABASE, UNREACHABLE, Clock, FakeHost
 from tests.cluster.run_folders import RunFolder, squeue_line
 
@@ -59,7 +61,7 @@ def test_the_exit_code_is_0_only_for_done(
     text = out.getvalue()
     assert f"run is {state}" in text
     assert "8.000 at the start, 4.000 at the end (-50%)" in text
-    assert ("transformers" in text) == (state == "DONE")
+    assert ("clusterlm chat run" in text) == (state == "DONE")
     assert ("clusterlm why run" in text) == (state == "STOPPED")
 
 
@@ -182,3 +184,16 @@ def test_an_answer_that_is_old_says_so_and_why(tmp_path: Path) -> None:
     line = one_line(one.read()[0])
     assert line.startswith("PENDING  squeue does not answer: ")
     assert line.endswith("(30 s ago by squeue)")
+
+
+def test_what_to_do_next_depends_on_the_model(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    status = StatusReader(tmp_path, SchedulerView(tmp_path, FakeHost())).glance_at(run.paths)
+    done = replace(status, state=State.DONE)
+    assert next_command(run.paths, done) == "clusterlm logs run"
+    run.paths.model.mkdir()
+    assert next_command(run.paths, done) == "clusterlm chat run"
+    run.paths.metrics.write_text('{"step": 1, "eval_loss": 2.5}\n')
+    assert next_command(run.paths, done) == "clusterlm eval run"
+    (run.paths.model / "chat_template.jinja").touch()
+    assert next_command(run.paths, done) == "clusterlm chat run"

@@ -1,0 +1,49 @@
+"""A model with an adapter over it, through peft, not merged."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from clusterlm.errors import WeightsError
+
+
+def put_adapter_on(model: Any, folder: Path) -> Any:
+    """The model with the adapter of `folder`; embeddings grow first when the adapter's are larger.
+
+    Raises:
+        WeightsError: it is of another model.
+    """
+    from peft import PeftModel
+
+    rows = embedding_rows(model, folder)
+    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    try:
+        with warnings.catch_warnings():
+            # some weights are found missing: those are said below
+            warnings.filterwarnings("ignore", category=UserWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError) as error:
+        words = " ".join(str(error).split())[:600]
+        raise WeightsError(f"{folder}: is no adapter of this model: {words}") from error
+    return adapted.eval()
+
+
+def embedding_rows(model: Any, folder: Path) -> int | None:
+    """Rows of the embedding that an adapter brings; None when it brings none."""
+    embedding = model.get_input_embeddings()
+    name = next((n for n, module in model.named_modules() if module is embedding), None)
+    tensors = folder / "adapter_model.safetensors"
+    if name is None or not tensors.is_file():
+        return None
+    copies = ("", ".base_layer", ".modules_to_save", ".original_module")
+    wanted = {f"base_model.model.{name}{copy}.weight" for copy in copies}
+    with safe_open(tensors, framework="pt") as opened:
+        for key in wanted & set(opened.keys()):
+            return int(opened.get_slice(key).get_shape()[0])
+    return None
