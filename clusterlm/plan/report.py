@@ -70,7 +70,7 @@ def lines_of(report: Report, *, explain: bool = False) -> Iterator[str]:
     if report.speedups:
         yield ""
         for name, is_on, why in report.speedups:
-            yield f"{'on ' if is_on else 'off'}  {name:<24}{why}"
+            yield f"{'on ' if is_on else 'off'}  {name:<27}{why}"
     if explain:
         yield ""
         yield from arithmetic(report)

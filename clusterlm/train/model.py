@@ -135,7 +135,8 @@ def _attention(job: Job, model_class: Any, config: Any, on_cpu: bool, say: Say) 
     chosen = choose_attention(
         job.model.attention,
         on_cpu=on_cpu,
-        isolated=job.data is None or job.data.isolate_documents,
+        # a padded block holds one document
+        isolated=job.data is None or (job.data.isolate_documents and job.data.packing != "padded"),
         precision=job.train.precision,
         model_class=model_class,
         config=config,
