@@ -153,9 +153,15 @@ def evaluate(
     from clusterlm.train.after import evaluate_target
 
     _note(f"{found.words}, on {split} of {folder}")
-    how = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     result = evaluate_target(
-        found, folder, split, max_blocks=max_blocks, blocks_at_once=micro_batch_size, **how
+        found,
+        folder,
+        split,
+        max_blocks=max_blocks,
+        blocks_at_once=micro_batch_size,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
     )
     if as_json:
         typer.echo(json.dumps({"target": target, **result.as_dict()}))

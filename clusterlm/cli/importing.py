@@ -48,7 +48,7 @@ def import_files(
         raise ClusterLMError(f"{output} is there already; --force overwrites it")
     if output is not None and not output.absolute().parent.is_dir():
         raise ClusterLMError(f"there is no folder {output.absolute().parent} for {output.name}")
-    draft = draft_files(files)
+    draft = draft_files(files, output.absolute().parent if output else None)
     names = " ".join(printable(file.name) for file in files)
     text = yaml_of(draft, f"clusterlm import {names}")
     if output is None:

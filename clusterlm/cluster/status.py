@@ -248,9 +248,11 @@ def refuse_living(run: RunPaths) -> None:
     """
     end = read_history(run).end
     if end is not None and end.get("state") == State.DONE.value:
+        is_adapter = (run.model / "adapter_config.json").is_file()
+        key = "model.adapter.continue_from" if is_adapter else "model.name"
         raise RunError(
             f"{run.name} is DONE: there is nothing to resume\n"
-            f"  train on, as a new run:  model.name: {run.model}"
+            f"  train on, as a new run:  {key}: {run.model}"
         )
     if end is not None:
         return

@@ -61,11 +61,24 @@ def given_options(argv: list[str], draft: Draft) -> Given:
     return given
 
 
+ELIDED = "..."
+
+
 def read_flags(given: Given, draft: Draft) -> None:
     """Put every option but those of the data into the draft."""
     before = {"train": {name: value_of(values) for name, (values, _) in given.items()}}
     if "validation_file" in given or "eval_data_path" in given:
         before["data"] = {"validation": {"fraction": 0.1}}
+    if elided := [name for name, (values, _) in given.items() if ELIDED in values]:
+        draft.note(
+            ELIDED,
+            "stands for options that were left out; what is written here as a default may be "
+            "something else there: give the whole command",
+        )
+        for name in elided:
+            values, written = given[name]
+            words = [value for value in values if value != ELIDED]
+            given[name] = (words, written.replace(ELIDED, "").rstrip())
     for name, (values, written) in given.items():
         if name in DATA:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ class Sources:
     impruver: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
 
 
-def draft_files(paths: list[Path]) -> Draft:
+def draft_files(paths: list[Path], place: Path | None = None) -> Draft:
     """Draft one job of all files together.
+
+    Args:
+        paths: of one training.
+        place: folder the job.yaml will lie in; its paths are relative to that. None: where we are.
 
     Raises:
         ClusterLMError: a file is of no kind that is understood, or none says how to train.
@@ -51,7 +56,7 @@ def draft_files(paths: list[Path]) -> Draft:
         draft_impruver(values, path.stem, draft)
     if not sources.scripts and not sources.impruver:
         _draft_around_json(sources.deepspeed[0][0], draft)
-    _add_deepspeed(sources, texts, draft)
+    _add_deepspeed(sources, texts, draft, place or Path.cwd())
     return draft
 
 
@@ -134,7 +139,7 @@ def _draft_around_json(path: Path, draft: Draft) -> None:
     draft.to_fill_in["data.sources[0].path"] = "where the data lie"
 
 
-def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft) -> None:
+def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft, place: Path) -> None:
     """Look into the JSON that the command names, or that was given."""
     named = draft.get("train.deepspeed")
     named = named if isinstance(named, str) else None
@@ -145,7 +150,8 @@ def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft) -> Non
     if base in given or (given and named is None):
         path, values = given.get(base) or next(iter(given.values()))
         _check_use(named, path, draft)
-        read_deepspeed(values, named or str(path), draft, can_be_used=True)
+        name = named if named and os.path.isabs(named) else _seen_from(place, path)
+        read_deepspeed(values, name, draft, can_be_used=True)
     elif named and base in {Path(name).name for name in texts}:
         text = next(text for name, text in texts.items() if Path(name).name == base)
         try:
@@ -156,6 +162,11 @@ def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft) -> Non
         draft.note(named, "is not beside the script; give it too, to see what it says")
     for name in given.keys() - {base} if named else ():
         draft.note(name, f"is not the JSON that the command names, {named}; left out")
+
+
+def _seen_from(place: Path, path: Path) -> str:
+    # the script names it as seen from where it is run; a job.yaml as seen from its own folder
+    return os.path.relpath(path, place)
 
 
 def _beside(named: str, sources: Sources) -> tuple[Path, dict[str, Any]] | None:

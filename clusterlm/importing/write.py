@@ -45,7 +45,9 @@ def yaml_of(draft: Draft, command: str) -> str:
 
 
 def _head(draft: Draft, command: str) -> Iterator[str]:
-    yield f"# Made by `{command}`" + (f" of {', '.join(draft.origins)}." if draft.origins else ".")
+    # a program's name may hold a line break: whatever stands in a comment stays in it
+    origins = " ".join(readable(", ".join(draft.origins)).split())
+    yield f"# Made by `{readable(command)}`" + (f" of {origins}." if origins else ".")
     yield "# Behind a value stands what it was. Paths are relative to this file."
     if draft.to_fill_in:
         yield "# CHANGE marks what the source does not say: fill it in, then run `clusterlm check`."

@@ -15,6 +15,9 @@ Attention = Literal[
 ]
 
 
+TokenId = Annotated[int, Field(ge=0)]
+
+
 class FromScratch(Spec):
     """A new model with random weights."""
 
@@ -81,7 +84,7 @@ class Adapter(Spec):
     """Alpha of single layers, likewise."""
     modules_to_save: list[ModuleName] = []
     """Layers trained whole beside the adapter, such as lm_head."""
-    trainable_tokens: list[int] | Literal["new"] | None = None
+    trainable_tokens: list[TokenId] | Literal["new"] | None = None
     """Rows of the embedding that are trained, and of the output head where that is a matrix of its
     own: token ids, or new for those that data.tokenizer.extend or model.vocab added. Far cheaper
     than modules_to_save."""

@@ -142,7 +142,13 @@ def _named(where: str, name: str, files: tuple[str, ...]) -> Iterator[Problem]:
         if not os.path.isdir(name):
             yield Problem(where, f"there is no folder {shown(name)}")
         elif not any(os.path.isfile(os.path.join(name, file)) for file in files):
-            yield Problem(where, f"{shown(name)} has none of {', '.join(files)}")
+            message = f"{shown(name)} has none of {', '.join(files)}"
+            if os.path.isfile(os.path.join(name, "adapter_config.json")):
+                message = (
+                    f"{shown(name)} is an adapter; write the name of its base here, and "
+                    "model.adapter: {continue_from: that folder}"
+                )
+            yield Problem(where, message)
     elif not re.fullmatch(HUB_NAME.strip("^$"), name):
         message = f"{shown(name)} is neither a folder here nor a hub id such as owner/name"
         yield Problem(where, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 
 from clusterlm.errors import Problem
@@ -67,6 +68,11 @@ def patterns_are_positive(job: Job) -> Iterator[Problem]:
         for name, value in pattern.items() if isinstance(pattern, dict) else ():
             if not value > 0:
                 message = f"{shown(name)} has {value}; write more than 0"
+                yield Problem(f"model.adapter.{key}", message)
+            try:
+                re.compile(name)
+            except re.error as error:
+                message = f"{shown(name)} is no name and no regular expression: {error}"
                 yield Problem(f"model.adapter.{key}", message)
 
 

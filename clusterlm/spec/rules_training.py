@@ -70,6 +70,28 @@ def names_are_known(job: Job) -> Iterator[Problem]:
             yield Problem(f"train.{key}", message)
 
 
+SCHEDULER_NEEDS = {
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
+    "warmup_stable_decay": ("num_decay_steps",),
+}
+"""Schedulers that cannot be made without one of these."""
+
+
+def schedulers_have_what_they_need(job: Job) -> Iterator[Problem]:
+    """Some are made with an argument of their own, for which transformers asks in the training."""
+    needed = SCHEDULER_NEEDS.get(job.train.lr_scheduler)
+    given = job.train.further_arguments.get("lr_scheduler_kwargs")
+    if job.train.command is not None or needed is None:
+        return
+    if not isinstance(given, dict) or not set(needed) & set(given):
+        names = " or ".join(needed)
+        message = (
+            f"{job.train.lr_scheduler} needs {names}: add lr_scheduler_kwargs: {{{needed[0]}: ...}}"
+        )
+        yield Problem("train.lr_scheduler", message)
+
+
 def further_arguments_are_known(job: Job) -> Iterator[Problem]:
     """Further keys of train are TrainingArguments'."""
     yield from check_further_arguments(job.train)
@@ -79,6 +101,7 @@ RULES: tuple[tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]], ...] = 
     (data_and_model_are_given, ("data", "model", "train")),
     (global_batch_adds_up, ("train", "resources")),
     (evaluation_has_data, ("data", "train")),
+    (schedulers_have_what_they_need, ("train",)),
     (names_are_known, ("train",)),
     (further_arguments_are_known, ()),
 )

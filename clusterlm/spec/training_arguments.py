@@ -47,7 +47,6 @@ FREE: dict[str, str] = {
     "eval_use_gather_object": FLAG,
     "fp16_full_eval": FLAG,
     "full_determinism": FLAG,
-    "greater_is_better": FLAG,
     "hub_always_push": FLAG,
     "hub_model_id": TEXT,
     "hub_private_repo": FLAG,
@@ -63,7 +62,6 @@ FREE: dict[str, str] = {
     "log_on_each_node": FLAG,
     "logging_first_step": FLAG,
     "lr_scheduler_kwargs": ANY,
-    "metric_for_best_model": TEXT,
     "neftune_noise_alpha": NUMBER,
     "optim": TEXT,
     "optim_args": TEXT,
@@ -97,6 +95,7 @@ OWNED: dict[str, str] = {
     "eval_strategy": "write eval_steps, and data.validation",
     "fp16": "write precision: fp16",
     "fsdp_config": "write fsdp: {shard: full, wrap: [...]}",
+    "greater_is_better": "metrics.jsonl names the best evaluation",
     "gradient_accumulation_steps": "write gradient_accumulation or global_batch_size",
     "gradient_checkpointing": "write activation_checkpointing",
     "hub_token": "write secrets: [HF_TOKEN]",
@@ -107,6 +106,7 @@ OWNED: dict[str, str] = {
     "logging_nan_inf_filter": "a loss that is no number is always seen",
     "logging_strategy": "write logging_steps",
     "lr_scheduler_type": "write lr_scheduler",
+    "metric_for_best_model": "metrics.jsonl names the best evaluation, by its loss",
     "num_train_epochs": "write epochs",
     "output_dir": "the run directory decides where everything lies",
     "parallelism_config": "strategies are ddp, fsdp and deepspeed",
@@ -188,6 +188,22 @@ def read_flags(train: dict[str, Any]) -> None:
             train[key] = words[value.lower()]
 
 
+RANGES: dict[str, tuple[float, float | None]] = {
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, None),
+    "dataloader_num_workers": (0, None),
+    "dataloader_prefetch_factor": (1, None),
+    "ddp_bucket_cap_mb": (1, None),
+    "ddp_timeout": (1, None),
+    "label_smoothing_factor": (0, 1),
+    "neftune_noise_alpha": (0, None),
+    "per_device_eval_batch_size": (1, None),
+    "torch_empty_cache_steps": (1, None),
+}
+"""Least value, and the first that is too large; torch finds these hours later, or never."""
+
+
 def check_further_arguments(train: Train) -> Iterator[Problem]:
     """Further keys are known to TrainingArguments, are not clusterlm's, and have its types."""
     for key, value in train.further_arguments.items():
@@ -202,6 +218,11 @@ def check_further_arguments(train: Train) -> Iterator[Problem]:
         elif value is not None and not _has_type(value, FREE[key]):
             wanted = {FLAG: "true or false", INT: "a whole number", NUMBER: "a number"}
             yield Problem(where, f"found {shown(value)}; write {wanted.get(FREE[key], 'text')}")
+        elif value is not None and key in RANGES:
+            least, below = RANGES[key]
+            if not least <= value or (below is not None and value >= below):
+                upper = f" and less than {below}" if below is not None else ""
+                yield Problem(where, f"{shown(value)} is out of range: at least {least}{upper}")
 
 
 def _has_type(value: object, kind: str) -> bool:

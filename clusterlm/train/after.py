@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from clusterlm.train.chat import Chat
 from clusterlm.train.evaluate import score_batches
 from clusterlm.train.history import History
 from clusterlm.train.loaded import Loaded, load_target, quiet_libraries
+from clusterlm.train.model import choose_dtype
 from clusterlm.train.sampling import Sampling
 from clusterlm.train.target import Target, data_folder
 from clusterlm.weights.compare import MOST_TOKENS
@@ -112,9 +114,19 @@ def evaluate_target(
     *,
     max_blocks: int | None,
     blocks_at_once: int,
+    dtype: str = "auto",
     **how: Any,
 ) -> Evaluation:
     """Let a target predict a split of prepared data.
+
+    Args:
+        target: what is measured.
+        folder: the prepared data.
+        split: of it.
+        max_blocks: only the first so many.
+        blocks_at_once: in a forward pass.
+        dtype: of the weights; auto: for a run as it was trained, else as they are stored.
+        **how: goes to `load_target`.
 
     Raises:
         CacheNotReady: there is no such data, or no such split in it.
@@ -124,11 +136,19 @@ def evaluate_target(
     cache = open_cache(folder)
     blocks = cache.split(split)
     isolated = np.load(folder / plan_file(split, "isolated"), mmap_mode="r")
-    loaded = load_target(target, keeps_documents_apart=bool(isolated.any()), **how)
+    arithmetic = None
+    if target.job is not None and target.job.model is not None and dtype == "auto":
+        # as the trainer evaluates it: weights of its type, autocast to its precision
+        precision = target.job.train.precision
+        dtype = str(choose_dtype(target.job.model, precision)).removeprefix("torch.")
+        arithmetic = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    loaded = load_target(target, dtype=dtype, keeps_documents_apart=bool(isolated.any()), **how)
     refuse_other_tokens(loaded, cache)
     count = min(len(blocks), max_blocks or len(blocks))
     started = time.monotonic()
-    sums = score_batches(loaded.model, _batches(blocks, count, blocks_at_once))
+    kind = loaded.device.type
+    with torch.autocast(kind, arithmetic) if arithmetic else nullcontext():
+        sums = score_batches(loaded.model, _batches(blocks, count, blocks_at_once))
     if not int(sums.tokens):
         raise TrainError(f"{split} of {folder} has no supervised token in {count} blocks")
     return Evaluation(

@@ -62,7 +62,7 @@ def imports(tmp_path: Path) -> Import:
         if script is not None:
             paths = [tmp_path / "run.sh"]
             paths[0].write_text(script)
-        draft = draft_files(paths)
+        draft = draft_files(paths, paths[0].parent)
         return Imported(draft, yaml_of(draft, "clusterlm import"), tmp_path)
 
     return run

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clusterlm.errors import ClusterLMError
+from clusterlm.importing.sources import draft_files
 from tests.importing.conftest import INPUTS, Import
 
 NOT_THERE = re.compile(
@@ -288,3 +291,24 @@ def test_the_page_shows_what_is_really_written(imports: Import) -> None:
     for names, text in blocks:
         written = imports(*names.split()).text
         assert written.replace("`clusterlm import`", f"`clusterlm import {names}`") == text
+
+
+def test_options_that_were_left_out_are_missed(imports: Import) -> None:
+    """The multi-node command of the Chinese document ends in three dots."""
+    found = imports(script="torchrun --nnodes 2 run_clm_pt_with_peft.py --deepspeed ds.json ...\n")
+    assert any("whole command" in why for _, why in found.draft.unclear)
+    assert "..." not in str(found.values)
+
+
+def test_a_deepspeed_json_is_named_as_the_job_sees_it(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "jobs").mkdir()
+    shutil.copy(INPUTS / "ds_config.json", tmp_path / "scripts" / "ds.json")
+    script = tmp_path / "scripts" / "run.sh"
+    script.write_text("deepspeed --num_gpus=8 train.py --deepspeed ds.json\n")
+    draft = draft_files([script], tmp_path / "jobs")
+    assert draft.get("train.deepspeed") == "../scripts/ds.json"
+
+
+def test_a_line_break_in_a_program_s_name_stays_in_its_comment(imports: Import) -> None:
+    assert imports(script='torchrun " \n "').values["name"]

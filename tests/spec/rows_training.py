@@ -14,6 +14,30 @@ STAGE_3 = ZERO | {"train.deepspeed": {"stage": 3}}
 
 TRAINING: list[Row] = [
     (
+        "schedulers_have_what_they_need",
+        {
+            "train.lr_scheduler": "warmup_stable_decay",
+            "train.lr_scheduler_kwargs": {"num_decay_steps": 10},
+        },
+        {"train.lr_scheduler": "warmup_stable_decay"},
+        "train.lr_scheduler",
+        "num_decay_steps",
+    ),
+    (
+        "further_arguments_are_known",
+        {"train.adam_beta1": 0.9},
+        {"train.adam_beta1": 2.0},
+        "train.adam_beta1",
+        "out of range",
+    ),
+    (
+        "patterns_are_positive",
+        ADAPTER | {"model.adapter": {"rank_pattern": {"q_proj": 4}}},
+        ADAPTER | {"model.adapter": {"rank_pattern": {"(": 4}}},
+        "model.adapter.rank_pattern",
+        "regular expression",
+    ),
+    (
         "data_and_model_are_given",
         {"data": ..., "model": ..., "train.command": ["true"]},
         {"data": ...},
