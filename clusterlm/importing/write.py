@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -144,6 +145,9 @@ def _scalar(value: Any) -> str:
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        # no number of a job.yaml: the loader says so
+        return f'"{value}"'
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     if 0 < abs(value) < 1e-3 or abs(value) >= 1e6:

@@ -3,7 +3,7 @@
 the order of the blocks    is ours
 what is logged             has the figures of a Meter beside the loss
 an evaluation              is exact: sums over the labels of all ranks (train/evaluation.py)
-a save                     goes through a CheckpointStore
+a save                     goes through a CheckpointStore, under the names in memory
 the loss                   where sources have role weights, a mean weighted by them
 no cache of keys           with one, attention would cross documents
 logits                     in training, only where there is a label (`supervised_loss.py`)
@@ -32,6 +32,7 @@ from clusterlm.train.evaluate import Sums
 from clusterlm.train.evaluation import Share, metrics_of, score_share, share_of
 from clusterlm.train.flat_rows import lay_rows_flat
 from clusterlm.train.meter import Meter
+from clusterlm.train.saved_names import own_names, refuse_partial_load
 from clusterlm.train.supervised_loss import SupervisedHead, find_head, loss_of_labels
 
 
@@ -199,8 +200,12 @@ class BlockTrainer(Trainer):  # type: ignore[misc]
 
     # not a callback: evaluation may lie between the end of a step and the save
     def _save_checkpoint(self, *model_and_trial: Any, **named: Any) -> None:
-        with self.store.writing(self.state.global_step):
+        with self.store.writing(self.state.global_step), own_names(self.model):
             super()._save_checkpoint(*model_and_trial, **named)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        refuse_partial_load(self.model, load_result)
+        super()._issue_warnings_after_load(load_result)
 
 
 def label_weights(labels_BT: torch.Tensor, weights_BT: torch.Tensor) -> torch.Tensor:
