@@ -14,6 +14,7 @@ from clusterlm.errors import TrainError
 from clusterlm.train.attention import choose_attention
 from clusterlm.train.target import Target
 from clusterlm.weights.adapted import put_adapter_on
+from clusterlm.weights.files import read_header
 
 DTYPES = {
     "auto": "auto",
@@ -21,6 +22,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ def load_target(
         TrainError: it cannot be loaded so.
     """
     trusted = trust_remote_code or target.trust_remote_code
+    if target.adapter is not None and (file := target.adapter / ADAPTER_WEIGHTS).is_file():
+        # a file that was cut off is told here, in words
+        read_header(file)
     named = {"revision": target.revision, "trust_remote_code": trusted}
     placed = _placement(device, load_in)
     how = {"dtype": _dtype(dtype), **named, **placed}

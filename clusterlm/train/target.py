@@ -25,7 +25,6 @@ from clusterlm.node.files import read_json
 from clusterlm.node.seal import newest_verified
 from clusterlm.paths import CachePaths, RunPaths, runs_dir
 from clusterlm.spec.job import Job
-from clusterlm.weights.files import read_header
 
 ACCEPTED = (
     "accepted are the name or folder of a run, a job.yaml, a checkpoint, a folder with an adapter "
@@ -172,10 +171,6 @@ def _of_model_folder(
         _refuse_base(words, base)
         tokenizer = _tokenizer(folder, run, str(folder))
         return Target(words, str(folder), tokenizer, None, None, run, job, trusted)
-    weights = folder / "adapter_model.safetensors"
-    if weights.is_file():
-        # a file that was cut off is told here, in words
-        read_header(weights)
     model, revision = _base_of(folder, base, job)
     tokenizer = _tokenizer(folder, run, model)
     words = f"{words}: adapter over {model}"

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from clusterlm.errors import WeightsError
 from clusterlm.node.files import read_json
+from clusterlm.weights.files import read_header
 from clusterlm.weights.layout import Kind, Layout
 
 PREFIX = "base_model.model."
@@ -133,6 +134,8 @@ def read_changes(folder: Path, layout: Layout, *, scale: float = 1.0) -> Changes
     if config is None or not weights.is_file():
         raise WeightsError(f"{folder}: an adapter has adapter_config.json and {weights.name}")
     refuse_unknown(folder, config, scale)
+    # a file that was cut off is told here, in words
+    read_header(weights)
     tensors = _plainly_named(load_file(weights))
     changes: Changes = {}
     for name, change in _find_changes(config, tensors, layout, scale):
