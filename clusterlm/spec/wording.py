@@ -32,6 +32,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(error: Exception, most: int | None = None) -> str:
+    """What a library says, in one line and at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
     """`; did you mean ...?`, or the list of what is accepted when nothing is near."""
     # only a mistake pays for this import

@@ -21,7 +21,9 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.model import Adapter
+from clusterlm.spec.wording import one_line
 from clusterlm.train.adapter_start import Sample, begin
+from clusterlm.weights.files import ADAPTER_CONFIG
 
 __all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
 
@@ -152,7 +154,7 @@ def _new(
     try:
         adapted = get_peft_model(model, config, autocast_adapter_dtype=not one_type)
     except ValueError as error:
-        raise TrainError(f"model.adapter: {' '.join(str(error).split())}") from error
+        raise TrainError(f"model.adapter: {one_line(error)}") from error
     _refuse_unmatched_patterns(adapter, adapted)
     return adapted
 
@@ -237,14 +239,14 @@ def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
 
 def _continued(model: Any, folder: str, *, one_type: bool) -> Any:
     """The adapter in `folder` beside the model, to be trained on; its settings are its own."""
-    if not (Path(folder) / "adapter_config.json").is_file():
+    if not (Path(folder) / ADAPTER_CONFIG).is_file():
         raise TrainError(f"model.adapter.continue_from: {folder} holds no adapter_config.json")
     try:
         return PeftModel.from_pretrained(
             model, folder, is_trainable=True, autocast_adapter_dtype=not one_type
         )
     except (OSError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:600]
+        text = one_line(error, 600)
         raise TrainError(
             f"model.adapter.continue_from: the adapter in {folder} does not fit the model: {text}"
         ) from error

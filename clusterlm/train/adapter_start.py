@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clusterlm.errors import TrainError
+from clusterlm.weights.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 Sample = Callable[[], list[dict[str, torch.Tensor]]]
 CHANGES_BASE = ("pissa", "olora")
@@ -69,7 +70,7 @@ def stand_on_original_base(folder: Path, adapted: Any) -> None:
     start: dict[str, torch.Tensor] | None = getattr(adapted, START, None)
     if start is None:
         return
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / ADAPTER_WEIGHTS
     saved = load_file(weights)
     for name, first in start.items():
         if ".lora_A." in name:
@@ -77,7 +78,7 @@ def stand_on_original_base(folder: Path, adapted: Any) -> None:
         else:
             saved[name] = torch.cat([saved[name], -first.to(saved[name].dtype)], dim=1)
     save_file({n: t.contiguous() for n, t in saved.items()}, weights, metadata={"format": "pt"})
-    file = folder / "adapter_config.json"
+    file = folder / ADAPTER_CONFIG
     config = doubled_rank(json.loads(file.read_text("utf-8")))
     file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8")
 

@@ -11,6 +11,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from clusterlm.errors import TrainError
+from clusterlm.spec.wording import one_line
 from clusterlm.train.history import ASSISTANT, USER, History, Message
 from clusterlm.train.loaded import Loaded
 from clusterlm.train.sampling import Sampling
@@ -181,7 +182,7 @@ class Answerer:
         # a template is a program of the model's author and may raise anything
         except Exception as error:
             roles = ", ".join(message["role"] for message in messages)
-            words = " ".join(str(error).split())
+            words = one_line(error)
             raise TrainError(f"the chat template refuses {roles}: {words}") from error
         return text
 

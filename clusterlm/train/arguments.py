@@ -19,6 +19,7 @@ from transformers import TrainingArguments
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import Train
+from clusterlm.spec.wording import one_line
 from clusterlm.train.deepspeed import zero_stage
 from clusterlm.train.fsdp import fsdp_fields
 from clusterlm.train.speed import layer_choice, speed_fields
@@ -86,7 +87,7 @@ def make_arguments(
     try:
         return TrainingArguments(**values)
     except ValueError as error:
-        raise TrainError(f"train: {' '.join(str(error).split())}") from error
+        raise TrainError(f"train: {one_line(error)}") from error
 
 
 def translate_train(

@@ -25,6 +25,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from clusterlm.errors import TrainError
+from clusterlm.spec.wording import one_line
 
 AUTO = "AutoModelForCausalLM"
 
@@ -91,7 +92,7 @@ def _import(module: str, what: str) -> types.ModuleType:
         return importlib.import_module(module)
     # whatever the user's file does when it is imported
     except Exception as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         raise TrainError(f"{what} cannot be imported: {type(error).__name__}: {text}") from error
 
 

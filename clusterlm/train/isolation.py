@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 
+from clusterlm.spec.wording import one_line
 from clusterlm.train.flat_rows import lay_rows_flat
 
 DOCUMENTS = (9, 7)
@@ -90,7 +91,7 @@ def try_isolation(model_class: Any, config: Any, name: str, *, on_cpu: bool) -> 
                     raise NotIsolated("documents that share a block see each other")
                 return
     assert first is not None
-    raise NotIsolated(f"a small copy of it could not be tried: {_one_line(first)}") from first
+    raise NotIsolated(f"a small copy of it could not be tried: {one_line(first, 200)}") from first
 
 
 def refuse_unsupported(model_class: Any, config: Any, name: str) -> None:
@@ -105,7 +106,7 @@ def refuse_unsupported(model_class: Any, config: Any, name: str) -> None:
         with torch.device("meta"):
             model_class(asked)
     except (ValueError, ImportError) as error:
-        raise NotIsolated(_one_line(error)) from error
+        raise NotIsolated(one_line(error, 200)) from error
 
 
 def shrink(config: Any, widths: dict[str, int], name: str) -> Any:
@@ -186,7 +187,3 @@ def _logits(
     batch = {"input_ids": ids_BT, "position_ids": positions.expand_as(ids_BT)}
     logits: torch.Tensor = model(**lay_rows_flat(batch) if flat else batch)["logits"]
     return logits.float().reshape(*ids_BT.shape, -1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from clusterlm.errors import TrainError
+from clusterlm.spec.wording import one_line
 from clusterlm.train.attention import choose_attention
 from clusterlm.train.target import Target
 from clusterlm.weights.adapted import put_adapter_on
-from clusterlm.weights.files import read_header
 
 DTYPES = {
     "auto": "auto",
@@ -22,9 +22,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,6 @@ def load_target(
         TrainError: it cannot be loaded so.
     """
     trusted = trust_remote_code or target.trust_remote_code
-    if target.adapter is not None and (file := target.adapter / ADAPTER_WEIGHTS).is_file():
-        # a file that was cut off is told here, in words
-        read_header(file)
     named = {"revision": target.revision, "trust_remote_code": trusted}
     placed = _placement(device, load_in)
     how = {"dtype": _dtype(dtype), **named, **placed}
@@ -76,7 +70,7 @@ def load_target(
         tokenizer = AutoTokenizer.from_pretrained(target.tokenizer, trust_remote_code=trusted)
         model = AutoModelForCausalLM.from_pretrained(target.model, **how)
     except (OSError, ValueError) as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise TrainError(f"{target.words}: cannot be loaded: {words}") from error
     if target.adapter is not None:
         model = put_adapter_on(model, target.adapter)

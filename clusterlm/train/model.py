@@ -22,6 +22,7 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model, Vocab
 from clusterlm.spec.vocabulary import misfit, rows_of
+from clusterlm.spec.wording import one_line
 from clusterlm.train.adapter import Sample, add_adapter
 from clusterlm.train.attention import choose_attention
 from clusterlm.train.classes import AUTO, auto_class, did_you_mean, find_model_class
@@ -238,7 +239,7 @@ def _new_config(
     try:
         config = config_class(**values)
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise TrainError(f"model.from_scratch.config: {_one_line(error)}") from error
+        raise TrainError(f"model.from_scratch.config: {one_line(error)}") from error
     check_fit(config, what, num_tokens=len(tokenizer), block_size=block_size)
     return config
 
@@ -254,7 +255,7 @@ def _build(model_class: Any, config: Any, dtype: torch.dtype, attention: str) ->
 
 
 def _explain_unloaded(name: str, error: Exception) -> str:
-    text = _one_line(error)
+    text = one_line(error)
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     if isinstance(error, OSError) and (offline or "couldn't connect" in text):
         return (
@@ -267,7 +268,3 @@ def _explain_unloaded(name: str, error: Exception) -> str:
             "model.trust_remote_code: true"
         )
     return f"model {name}: {text}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -25,12 +25,12 @@ from clusterlm.node.files import read_json
 from clusterlm.node.seal import newest_verified
 from clusterlm.paths import CachePaths, RunPaths, runs_dir
 from clusterlm.spec.job import Job
+from clusterlm.weights.files import ADAPTER_CONFIG
 
 ACCEPTED = (
     "accepted are the name or folder of a run, a job.yaml, a checkpoint, a folder with an adapter "
     "(adapter_config.json) or a model (config.json), and a hub id such as owner/name"
 )
-ADAPTER_CONFIG = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 

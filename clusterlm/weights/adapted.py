@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from clusterlm.errors import WeightsError
+from clusterlm.spec.wording import one_line
+from clusterlm.weights.files import ADAPTER_WEIGHTS, read_header
 
 
 def put_adapter_on(model: Any, folder: Path) -> Any:
@@ -29,21 +29,23 @@ def put_adapter_on(model: Any, folder: Path) -> Any:
             warnings.filterwarnings("ignore", category=FutureWarning)
             adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, OSError, TypeError, KeyError) as error:
-        words = " ".join(str(error).split())[:600]
+        words = one_line(error, 600)
         raise WeightsError(f"{folder}: is no adapter of this model: {words}") from error
     return adapted.eval()
 
 
 def embedding_rows(model: Any, folder: Path) -> int | None:
-    """Rows of the embedding that an adapter brings; None when it brings none."""
+    """Rows of the embedding that an adapter brings; None when it brings none.
+
+    Raises:
+        WeightsError: its file is cut off.
+    """
     embedding = model.get_input_embeddings()
     name = next((n for n, module in model.named_modules() if module is embedding), None)
-    tensors = folder / "adapter_model.safetensors"
+    tensors = folder / ADAPTER_WEIGHTS
     if name is None or not tensors.is_file():
         return None
     copies = ("", ".base_layer", ".modules_to_save", ".original_module")
     wanted = {f"base_model.model.{name}{copy}.weight" for copy in copies}
-    with safe_open(tensors, framework="pt") as opened:
-        for key in wanted & set(opened.keys()):
-            return int(opened.get_slice(key).get_shape()[0])
-    return None
+    header = read_header(tensors)
+    return next((header[key].shape[0] for key in wanted & set(header)), None)

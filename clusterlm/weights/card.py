@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusterlm import __version__
+from clusterlm.weights.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from clusterlm.weights.merge import Merged, MergeJob
@@ -31,7 +32,7 @@ def card_text(base: Path, job: MergeJob, merged: Merged) -> str:
         *(f"| | {path.name} | `{_sha256(path)}` |" for path in sorted(base.glob("*.safetensors"))),
     ]
     for number, folder in enumerate(job.adapters, start=1):
-        weights = folder / "adapter_model.safetensors"
+        weights = folder / ADAPTER_WEIGHTS
         lines += [
             f"| adapter {number} | {_about(folder)} | |",
             f"| | {weights.name} | `{_sha256(weights)}` |",
@@ -51,7 +52,7 @@ def card_text(base: Path, job: MergeJob, merged: Merged) -> str:
 
 
 def _about(folder: Path) -> str:
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
     kind = "DoRA" if config.get("use_dora") else "LoRA"
     rs = ", rsLoRA" if config.get("use_rslora") else ""
     saved = config.get("modules_to_save")

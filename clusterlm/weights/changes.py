@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from clusterlm.errors import WeightsError
 from clusterlm.node.files import read_json
-from clusterlm.weights.files import read_header
+from clusterlm.weights.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_header
 from clusterlm.weights.layout import Kind, Layout
 
 PREFIX = "base_model.model."
@@ -129,8 +129,8 @@ def read_changes(folder: Path, layout: Layout, *, scale: float = 1.0) -> Changes
     Raises:
         WeightsError: it uses what is not known here, or is of another model.
     """
-    config = read_json(folder / "adapter_config.json")
-    weights = folder / "adapter_model.safetensors"
+    config = read_json(folder / ADAPTER_CONFIG)
+    weights = folder / ADAPTER_WEIGHTS
     if config is None or not weights.is_file():
         raise WeightsError(f"{folder}: an adapter has adapter_config.json and {weights.name}")
     refuse_unknown(folder, config, scale)

@@ -29,6 +29,8 @@ from clusterlm.weights.writer import WeightsWriter
 
 __all__ = ["Tensor", "Weights", "WeightsWriter", "read_header"]
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 100_000_000
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from clusterlm.errors import WeightsError
+from clusterlm.spec.wording import one_line
 
 Kind = Literal["linear", "transposed", "embedding"]
 
@@ -65,7 +66,7 @@ def read_layout(folder: Path, *, trust_remote_code: bool = False) -> Layout:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        words = " ".join(str(error).split())
+        words = one_line(error)
         raise WeightsError(f"{folder}: transformers cannot build this model: {words}") from error
     model.tie_weights()
     return layout_of(model)

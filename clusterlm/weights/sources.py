@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from clusterlm.errors import WeightsError
+from clusterlm.spec.wording import one_line
 
 # no pickles, and nothing of the other frameworks
 OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
@@ -35,7 +36,7 @@ def base_folder(name: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=OF_A_MODEL))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        words = " ".join(str(error).split())[:300]
+        words = one_line(error, 300)
         raise WeightsError(
             f"{name}: neither a folder nor to be had from the hub: {words}"
         ) from error

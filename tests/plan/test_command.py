@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from clusterlm.cli import app
 from clusterlm.errors import ClusterLMError
+from tests.pile_json import PILE
 from tests.plan.test_memory import LLAMA_8B
 
 QWEN_235B: dict[str, Any] = {
@@ -21,25 +22,6 @@ QWEN_235B: dict[str, Any] = {
     "num_attention_heads": 64,
     "head_dim": 128,
     "moe_intermediate_size": 1536,
-}
-# as The Pile's document has it
-PILE_JSON: dict[str, Any] = {
-    "zero_optimization": {
-        "stage": 3,
-        "offload_param": {"device": "cpu", "pin_memory": True},
-        "offload_optimizer": {"device": "cpu", "pin_memory": True},
-        "overlap_comm": True,
-        "contiguous_gradients": True,
-        "sub_group_size": 1e9,
-        "reduce_bucket_size": 1e9,
-        "stage3_prefetch_bucket_size": 1e9,
-        "stage3_param_persistence_threshold": 1e9,
-    },
-    "fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16},
-    "gradient_clipping": 1.0,
-    "train_batch_size": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
-    "gradient_accumulation_steps": "auto",
 }
 
 
@@ -53,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, config in (("m8", LLAMA_8B), ("m235", QWEN_235B)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    (tmp_path / "ds.json").write_text(json.dumps(PILE_JSON))
+    (tmp_path / "ds.json").write_text(json.dumps(PILE))
     (tmp_path / "t.txt").write_text("some words " * 4000)
     return tmp_path
 

@@ -23,35 +23,10 @@ from clusterlm.train.deepspeed import (
     zero_stage,
 )
 from clusterlm.train.rank import Rank
+from tests.pile_json import PILE
 from tests.train.forked import Forks
 from tests.train.launching import Run
 
-HOST = {"device": "cpu", "pin_memory": True}
-PILE = {
-    "zero_optimization": {
-        "stage": 3,
-        "offload_param": HOST,
-        "offload_optimizer": HOST,
-        "overlap_comm": True,
-        "contiguous_gradients": True,
-        "sub_group_size": 1e9,
-        "reduce_bucket_size": 1e9,
-        "stage3_prefetch_bucket_size": 1e9,
-        "stage3_param_persistence_threshold": 1e9,
-    },
-    "fp16": {
-        "enabled": True,
-        "loss_scale": 0,
-        "loss_scale_window": 1000,
-        "initial_scale_power": 16,
-        "hysteresis": 2,
-        "min_loss_scale": 1,
-    },
-    "gradient_clipping": 1.0,
-    "train_batch_size": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
-    "gradient_accumulation_steps": "auto",
-}
 """What people copy: stage 3 with everything on the host, fp16, and buckets of 1e9."""
 
 SHORT = {"strategy": "deepspeed", "max_steps": 4, "save_steps": 2, "micro_batch_size": 2}
