@@ -11,6 +11,8 @@
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
+    +-- SshError                  a cluster cannot be reached: address, host key, credentials
+    |   +-- ConnectionLost        it broke half way: whether something happened there is not known
     +-- WeightsError              a model's files: not there, damaged, of a kind that is not read
     +-- TrainError                the trainer: model, checkpoint, environment
         +-- Fenced                a newer attempt owns the run; this one must not write
@@ -98,6 +100,14 @@ class JobsLeft(SlurmError):
 
 class SlurmUnreachable(SlurmError):
     """The controller or the accounting database did not answer. Says nothing about any job."""
+
+
+class SshError(ClusterLMError):
+    """No connection to a cluster: address, host key or credentials; nothing was done."""
+
+
+class ConnectionLost(SshError):
+    """A connection broke during a call. What the call did over there has to be looked up."""
 
 
 class WeightsError(ClusterLMError):

@@ -78,6 +78,11 @@ PIP_REQ = (
 # ENV in a Dockerfile fills variables in and takes quotes off
 IMAGE_ENV_VALUE = r"^[^\p{Cc}\p{Zl}\p{Zp}\x{202A}-\x{202E}\x{2066}-\x{2069}$`\"'\\]*$"
 
+# nothing that ssh could take for an option, a user or a command
+HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$"
+# absolute, or below the home; or, of a program, one word
+REMOTE_FOLDER = r"^(~(/[\p{L}\p{N}._@+=-]+)*|(/[\p{L}\p{N}._@+=-]+)+|[A-Za-z0-9][A-Za-z0-9._-]*)$"
+
 SPLIT = r"^[A-Za-z0-9_.-]*(\[-?[0-9]*%?:-?[0-9]*%?\])?$"
 HUB_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
 CONVERTER = r"^[^\p{Cc}:]+(:[A-Za-z_][A-Za-z0-9_]*)?$"
@@ -104,6 +109,9 @@ GRAMMARS = {
     IMAGE_FILE: "a path; letters, digits and . _ / @ + = - in it",
     PIP_REQ: "a requirement such as peft, transformers==4.57.6 or name@git+https://host/path@commit;"
     " no spaces, options, files or passwords",
+    HOST_NAME: "a host such as login.example.org or a name of ssh_config, without a user",
+    REMOTE_FOLDER: "an absolute path, or one that begins with ~/; letters, digits and . _ @ + = - "
+    "in names",
     SPLIT: "a split and which of its rows: train, train[:1000], train[10%:20%] or [:1000]",
     HUB_NAME: "the name of something on the hub, such as owner/name",
     CONVERTER: "conv.py:function beside the YAML, or package.module.function",
