@@ -137,7 +137,7 @@ def test_what_is_measured_stands_in_the_table_and_slow_data_is_told(tmp_path: Pa
     status = reader(tmp_path).read()[0]
     assert plain_table([status])[0].split() == list(HEADS)
     assert one_line(status).startswith(
-        "TRAINING  step 40/300  loss 5.1  ppl 330.2  5,100 tokens/s, 1,275 per GPU  MFU 41%  2 min"
+        "TRAINING  step 40/300  loss 5.1  ppl 330.2  5,100 tokens/s, 1,275 per rank  MFU 41%  2 min"
     )
     assert {name: status.to_json()[name] for name in measured} == measured
     assert "data" not in one_line(status)
