@@ -15,13 +15,13 @@ from clusterlm.importing.draft import FILL_IN, Draft, run_name
 from clusterlm.importing.impruver import draft_impruver, looks_like_impruver
 from clusterlm.importing.words import Unreadable
 from clusterlm.spec.document import NotYaml, read_document
+from clusterlm.spec.text_file import read_text
 from clusterlm.spec.wording import printable
 
 ACCEPTED = (
     "accepted: a shell script with a torchrun, deepspeed, accelerate or python command; a DeepSpeed"
     " JSON; an impruver YAML"
 )
-LARGEST_FILE = 2**20
 
 
 @dataclass
@@ -61,7 +61,7 @@ def draft_files(paths: list[Path], place: Path | None = None) -> Draft:
 
 
 def _sort_in(path: Path, sources: Sources) -> None:
-    text = _read_text(path)
+    text = read_text(path, wanted=ACCEPTED)
     shown = printable(str(path))
     is_yaml = path.suffix in (".yaml", ".yml")
     if path.suffix == ".json" or (text.lstrip()[:1] == "{" and not is_yaml):
@@ -86,25 +86,6 @@ def _sort_in(path: Path, sources: Sources) -> None:
         raise ClusterLMError(f"{shown} is a program; give the script that starts it. {ACCEPTED}")
     else:
         sources.scripts.append((path, text))
-
-
-def _read_text(path: Path) -> str:
-    shown = printable(str(path))
-    if path.is_dir():
-        raise ClusterLMError(f"{shown} is a folder; {ACCEPTED}")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise ClusterLMError(f"{shown}: no such file") from None
-    except OSError as error:
-        raise ClusterLMError(f"{shown}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > LARGEST_FILE or b"\x00" in raw:
-        raise ClusterLMError(f"{shown} is no text of at most 1 MiB; {ACCEPTED}")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ClusterLMError(f"{shown} is not UTF-8; {ACCEPTED}") from error
 
 
 def _draft_scripts(scripts: list[tuple[Path, str]], draft: Draft) -> dict[str, str]:
