@@ -97,7 +97,7 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
-        raise _spec_error(source, placed)
+        raise _spec_error(source, placed, (*old.notes, *followed))
     return LoadedJob(job, text, path, tuple(overrides), (*old.notes, *followed, *notes_on(job)))
 
 
@@ -109,8 +109,9 @@ def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     return _spec_error(printable(loaded.path.name), placed)
 
 
-def _spec_error(source: str, problems: list[Problem]) -> SpecError:
-    return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
+def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = ()) -> SpecError:
+    in_order = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
+    return SpecError(source, in_order, notes)
 
 
 def _read(path: Path) -> str:
