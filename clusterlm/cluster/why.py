@@ -15,6 +15,7 @@ from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
 from clusterlm.cluster.run_status import RunStatus
+from clusterlm.cluster.standing import Standing, read_standing
 from clusterlm.cluster.tail import last_lines
 from clusterlm.cluster.tasks import attempt_of
 from clusterlm.node.records import ExitRecord, read_exits
@@ -24,6 +25,10 @@ from clusterlm.supervise.failure import root_failure
 from clusterlm.supervise.history import History
 
 LOG_TAIL = 12
+NOT_THE_KERNEL = (
+    "somebody, or something, on {host} sent the signal (a person, the site's watchdog): ask there; "
+    "then: clusterlm resume {run}"
+)
 _GOES_WELL = (State.PREPROCESSING, State.STARTING, State.TRAINING, State.DONE)
 _NO_FAILURE = (*_GOES_WELL, State.PENDING, State.UNKNOWN, State.CANCELLED, State.STOPPING)
 
@@ -51,6 +56,7 @@ class Explanation:
     log: str | None = None
     log_tail: tuple[str, ...] = ()
     """Last lines of the log when there is no traceback."""
+    standing: Standing = Standing()
     same_before: int = 0
     """Earlier attempts that ended by the same cause and error."""
     advice: str = ""
@@ -67,6 +73,8 @@ class Explanation:
         lines = [f"{self.run} is {self.state.value}: {self.words}"]
         if self.evidence and self.evidence not in self.words:
             lines.append(f"  evidence  {readable(self.evidence.encode())}")
+        if self.standing.words:
+            lines.append(f"  reached   {self.standing.words}")
         if self.same_before:
             times = "once" if self.same_before == 1 else f"{self.same_before} times"
             lines.append(f"  before    ended the same way {times} in earlier attempts")
@@ -102,6 +110,7 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
         phase=status.phase,
         attempt=status.attempt,
         advice=status.advice,
+        standing=read_standing(run, status),
         source=status.source,
         updated_s_ago=status.updated_s_ago,
     )
@@ -159,6 +168,8 @@ def _of_failure(base: Explanation, run: RunPaths, history: History) -> Explanati
     if found.cause is None:
         return found
     advice = found.cause.advice(run=run.name, rank=found.rank, host=found.host)
+    if found.cause is Cause.RANK_KILLED and told.get("out_of_memory") is False:
+        advice = NOT_THE_KERNEL.format(run=run.name, host=found.host)
     words = found.cause.words
     if base.cause is not None and base.cause is not found.cause:
         words = f"{base.cause.words}; the last: {words}"

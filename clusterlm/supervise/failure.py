@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clusterlm.node.records import ExitRecord, first_failure
 from clusterlm.supervise.causes import Cause, cause_of_error
@@ -28,6 +29,26 @@ def plain_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
     if failure is None or failure.ended_by is not None or _is_echo(failure):
         return None
     return failure
+
+
+def end_words(rank: Mapping[str, Any]) -> str:
+    """How a rank ended, by the fields of its record or of an event.
+
+    `failed (exit 3): ValueError: x`, `was ended by SIGKILL; its last line: step 7`.
+    """
+    error = rank.get("error")
+    if not rank.get("signal"):
+        return f"failed (exit {rank.get('code')})" + (f": {error}" if error else "")
+    # a killed program names no error: what stands there is what it happened to say last
+    last = f"; its last line: {error}" if error else ""
+    return f"was ended by {rank['signal']}{_BY_KERNEL[rank.get('out_of_memory')]}{last}"
+
+
+_BY_KERNEL = {
+    True: ", by the kernel for want of memory",
+    False: " (not by the kernel for want of memory)",
+    None: "",
+}
 
 
 def _is_echo(exit_: ExitRecord) -> bool:

@@ -228,7 +228,7 @@ def test_a_finding_quotes_rank_host_and_the_real_code() -> None:
     finding = judge_attempt(AttemptView(exits=[LOUD, QUIET], expected_ranks=2))
     assert finding is not None
     assert (finding.rank, finding.host, finding.code) == (1, "n1", 3)
-    assert "rank 1 on n1 exited 3" in finding.evidence
+    assert "rank 1 on n1 failed (exit 3): KeyError" in finding.evidence
 
 
 # -- decide: what follows ------------------------------------------------------------------------
