@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clusterlm.cluster.event_words import failure_words
+from clusterlm.cluster.full_disk import disk_words, is_full
 from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
@@ -57,6 +58,8 @@ class Explanation:
     log_tail: tuple[str, ...] = ()
     """Last lines of the log when there is no traceback."""
     standing: Standing = Standing()
+    disk: str = ""
+    """The file system that is full, or what room it has again."""
     same_before: int = 0
     """Earlier attempts that ended by the same cause and error."""
     advice: str = ""
@@ -75,6 +78,8 @@ class Explanation:
             lines.append(f"  evidence  {readable(self.evidence.encode())}")
         if self.standing.words:
             lines.append(f"  reached   {self.standing.words}")
+        if self.disk:
+            lines.append(f"  disk      {self.disk}")
         if self.same_before:
             times = "once" if self.same_before == 1 else f"{self.same_before} times"
             lines.append(f"  before    ended the same way {times} in earlier attempts")
@@ -120,8 +125,19 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
     owner = _owner_of_failure(run, history, status)
     if owner is not None:
         found = _of_failure(replace(base, phase="preprocess"), owner, read_records(owner).history)
-        return replace(found, words=f"{found.words} (the data is prepared by run {owner.name})")
-    return _of_failure(base, run, history)
+        found = replace(found, words=f"{found.words} (the data is prepared by run {owner.name})")
+        return _with_disk(found, owner)
+    return _with_disk(_of_failure(base, run, history), run)
+
+
+def _with_disk(found: Explanation, run: RunPaths) -> Explanation:
+    error = "\n".join(filter(None, (found.error, found.traceback, found.evidence)))
+    disk = disk_words(run, found.cause, error)
+    if not is_full(disk) or found.cause is Cause.DISK_FULL:
+        return replace(found, disk=disk)
+    words = f"{Cause.DISK_FULL.words}; {found.words}"
+    advice = Cause.DISK_FULL.advice(run=run.name)
+    return replace(found, disk=disk, words=words, cause=Cause.DISK_FULL, advice=advice)
 
 
 def _words(status: RunStatus) -> str:

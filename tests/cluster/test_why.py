@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from clusterlm.cluster import full_disk
 from clusterlm.cluster.scheduler import SchedulerView
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.why import Explanation, explain
 from clusterlm.node.records import read_exits
+from clusterlm.node.room import Room
 from clusterlm.node.seal import seal
 from clusterlm.paths import RunPaths
 from clusterlm.supervise.causes import Cause, State
@@ -195,3 +197,32 @@ def test_a_batch_step_that_died_early_shows_what_it_printed(tmp_path: Path) -> N
     found = why(run.paths, squeue=(0, row, ""), sacct=(1, "", UNKNOWN_ID))
     assert found.cause is Cause.SCHEDULER
     assert found.log_tail == ("ImportError: no module named clusterlm",)
+
+
+def test_a_full_disk_is_named_also_where_it_swallowed_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.training()
+    run.ended("STOPPED", "SUPERVISOR", evidence="OSError: [Errno 5] Input/output error")
+    assert why(run.paths).cause is Cause.SUPERVISOR
+    monkeypatch.setattr(full_disk, "room_at", lambda path: Room(Path("/scratch"), 4096, 3 * 2**30))
+    found = why(run.paths)
+    assert found.cause is Cause.DISK_FULL
+    lines = "\n".join(found.lines())
+    assert f"/scratch has 4.0 KiB free of 3.0 GiB (the run: {run.paths.root})" in lines
+    for way in ("make room", "CLUSTERLM_RUNS_DIR", "train.keep_checkpoints"):
+        assert way in found.advice
+    assert "read the end of its log" not in lines
+
+
+def test_a_run_that_a_full_disk_ended_says_what_room_there_is_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    error = f"OSError: [Errno 28] No space left on device: '{tmp_path}/x/y'"
+    run.rank_exit(attempt, 1, error=error)
+    run.event("attempt_ended", attempt=1, cause="DISK_FULL", action="stop", **FAILED)
+    run.ended("STOPPED", "DISK_FULL")
+    found = why(run.paths)
+    assert found.disk.startswith("there is room again: /")
+    assert f"(the file it wrote: {tmp_path}/x/y)" in found.disk

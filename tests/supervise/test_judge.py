@@ -167,6 +167,9 @@ def test_any_error_has_a_cause(error: str) -> None:
         ("clusterlm.errors.CacheNotReady: no READY", Cause.DATA_NOT_READY),
         ("clusterlm.errors.DataError: a.jsonl line 3", Cause.DATA),
         ("OSError: [Errno 28] No space left on device", Cause.DISK_FULL),
+        ("RuntimeError: PytorchStreamWriter failed writing file data/3", Cause.DISK_FULL),
+        ("RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0",)
+        + (Cause.DISK_FULL,),
         ("torch.distributed.DistNetworkError: The server socket", Cause.RENDEZVOUS),
         ("RuntimeError: NCCL error: unhandled system error", Cause.NETWORK),
         ("RuntimeError: loss is nan at step 7", Cause.NOT_FINITE),
