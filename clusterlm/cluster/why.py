@@ -19,6 +19,7 @@ from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.standing import Standing, read_standing
 from clusterlm.cluster.tail import last_lines
 from clusterlm.cluster.tasks import attempt_of
+from clusterlm.node.extensions import WAITS
 from clusterlm.node.records import ExitRecord, read_exits
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
@@ -149,6 +150,8 @@ def _words(status: RunStatus) -> str:
         return f"{status.evidence or 'it waits in the queue'}{age}"
     if status.state is State.UNKNOWN:
         return f"{status.evidence}; this says nothing about the job, which may run on{age}"
+    if status.state in _GOES_WELL and status.doing.startswith(WAITS):
+        return f"it hangs: {readable(status.doing.encode())}{age}"
     if status.state in _GOES_WELL:
         step = f", step {status.step} of {status.total_steps or '?'}" if status.step else ""
         doing = f", {readable(status.doing.encode())}" if status.doing else ""

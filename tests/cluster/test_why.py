@@ -11,6 +11,7 @@ from clusterlm.cluster import full_disk
 from clusterlm.cluster.scheduler import SchedulerView
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.why import Explanation, explain
+from clusterlm.node.extensions import WAITS
 from clusterlm.node.records import read_exits
 from clusterlm.node.room import Room
 from clusterlm.node.seal import seal
@@ -197,6 +198,15 @@ def test_a_batch_step_that_died_early_shows_what_it_printed(tmp_path: Path) -> N
     found = why(run.paths, squeue=(0, row, ""), sacct=(1, "", UNKNOWN_ID))
     assert found.cause is Cause.SCHEDULER
     assert found.log_tail == ("ImportError: no module named clusterlm",)
+
+
+def test_a_wait_for_a_builds_lock_is_not_called_well(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    run.progress(attempt, step=None, text=f"{WAITS} that no process of this node makes: /t/lock")
+    found = why(run.paths)
+    assert found.words.startswith("it hangs: waits for the lock of a build")
+    assert "nothing is wrong" not in "\n".join(found.lines())
 
 
 def test_a_full_disk_is_named_also_where_it_swallowed_the_record(
