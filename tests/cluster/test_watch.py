@@ -166,6 +166,25 @@ def test_the_outcome_of_a_run_that_logged_nothing_or_nonsense_is_empty(tmp_path:
     assert read_outcome(run.paths).lines() == []
 
 
+def test_too_few_tokens_or_lines_draw_no_conclusion(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [{"step": 5, "loss": 5.0}, {"step": 10, "loss": 5.6}]
+    rows += [{"step": 10, "eval_loss": 2.0, "eval_tokens": 13}]
+    run.paths.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = read_outcome(run.paths).lines()
+    assert "mean loss 5.000 at the start, 5.600 at the end (2 lines only: no trend)" in lines
+    assert (
+        "eval loss 2.000 (perplexity 7.389); of 13 tokens only, which says little: hold back"
+        in ("\n".join(lines))
+    )
+    rows[-1]["eval_tokens"] = 4000
+    rows += [{"step": n, "loss": 4.0} for n in range(11, 21)]
+    run.paths.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = "\n".join(read_outcome(run.paths).lines())
+    assert "only" not in text
+    assert "%)" in text
+
+
 def test_start_and_end_are_means_of_some_lines(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.metrics([9.0, 7.0, *[5.0] * 5, 3.0, 1.0])
