@@ -67,7 +67,8 @@ class Cause(Enum):
     RANK_KILLED = (
         "a rank was killed by a signal",
         Restart.WHILE_PROGRESS,
-        "often the host's memory: look at resources.mem, or who sent the signal on {host}",
+        "look who sent the signal on {host}; where clusterlm why {run} does not clear the kernel, "
+        "it is often the host's memory: resources.mem",
     )
     USER_ERROR = (
         "the program has an error that a restart does not change",

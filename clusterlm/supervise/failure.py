@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clusterlm.node.last_error import NOTHING
 from clusterlm.node.records import ExitRecord, first_failure
 from clusterlm.supervise.causes import Cause, cause_of_error
 from clusterlm.supervise.views import AttemptView
@@ -40,7 +41,7 @@ def end_words(rank: Mapping[str, Any]) -> str:
     if not rank.get("signal"):
         return f"failed (exit {rank.get('code')})" + (f": {error}" if error else "")
     # a killed program names no error: what stands there is what it happened to say last
-    last = f"; its last line: {error}" if error else ""
+    last = f"; its last line: {error}" if error and error != NOTHING else ""
     return f"was ended by {rank['signal']}{_BY_KERNEL[rank.get('out_of_memory')]}{last}"
 
 
