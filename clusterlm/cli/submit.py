@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.errors import RunError
+from clusterlm.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
@@ -120,9 +120,17 @@ def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
     from clusterlm.spec.load import load_job
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
-    loaded = load_job(job, changes)
-    for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
+    notes: tuple[str, ...] = ()
+    try:
+        loaded = load_job(job, changes)
+        notes = loaded.notes
+    except SpecError as error:
+        # what was read otherwise than it was written may be what is behind the mistake
+        notes = error.notes
+        raise
+    finally:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
     return loaded
 
 

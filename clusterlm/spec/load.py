@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.errors import Problem, SpecError
 from clusterlm.spec.deepspeed_json import follow_json
 from clusterlm.spec.document import Document, NotYaml, read_document
 from clusterlm.spec.inlined import inline_patterns
@@ -27,10 +27,11 @@ from clusterlm.spec.old_names import Translated, translate_old_names
 from clusterlm.spec.overrides import apply_overrides
 from clusterlm.spec.place import Place, dotted, is_within, line_of
 from clusterlm.spec.rules import RULES, notes_on
+from clusterlm.spec.text_file import read_text
 from clusterlm.spec.training_arguments import read_flags
 from clusterlm.spec.wording import printable
 
-LARGEST_FILE = 2**20
+WANTED = "give the path of a job.yaml"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
         SpecError: with every mistake, each with its place and line.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(_read_text(path.absolute()), path, overrides)
+    return load_text(_read(path.absolute()), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -96,7 +97,7 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
-        raise _spec_error(source, placed)
+        raise _spec_error(source, placed, (*old.notes, *followed))
     return LoadedJob(job, text, path, tuple(overrides), (*old.notes, *followed, *notes_on(job)))
 
 
@@ -108,28 +109,13 @@ def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     return _spec_error(printable(loaded.path.name), placed)
 
 
-def _spec_error(source: str, problems: list[Problem]) -> SpecError:
-    return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
+def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = ()) -> SpecError:
+    in_order = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
+    return SpecError(source, in_order, notes)
 
 
-def _read_text(path: Path) -> str:
-    shown = printable(str(path))
-    if path.is_dir():
-        raise ClusterLMError(f"{shown} is a folder; give the job.yaml in it")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise ClusterLMError(f"{shown}: no such file; give the path of a job.yaml") from None
-    except (OSError, ValueError) as error:
-        raise ClusterLMError(f"{shown}: cannot be read: {error}") from error
-    if len(raw) > LARGEST_FILE:
-        raise ClusterLMError(f"{shown} is larger than 1 MiB; this is no job.yaml")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ClusterLMError(f"{shown} is not UTF-8 (line {line}); save it as UTF-8") from error
+def _read(path: Path) -> str:
+    return read_text(path, wanted=WANTED, in_folder="give the job.yaml in it")
 
 
 def _translate(values: dict[str, Any]) -> Translated:
