@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterlm.cli.plan import warn_if_it_cannot_fit
-from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data
+from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, refuse_bad_data
 
 
 def register(app: typer.Typer) -> None:
@@ -20,12 +20,13 @@ def register(app: typer.Typer) -> None:
 def check(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask the cluster for its partitions.")
     ] = False,
 ) -> None:
     """Say every mistake in a YAML file at once."""
-    loaded = load(job, overrides, None)
+    loaded = load(job, overrides, None, cluster)
     refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):
         from clusterlm.cluster.host import LocalHost
@@ -40,13 +41,13 @@ def render(
     job: JobFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     overrides: Overrides = None,
+    cluster: Cluster = None,
 ) -> None:
     """Write the files of a submit into a folder, to read."""
     from clusterlm.cluster.submit import rendered
     from clusterlm.node.files import write_atomically
-    from clusterlm.spec.load import load_job
 
-    loaded = load_job(job, overrides or [])
+    loaded = load(job, overrides, None, cluster)
     files = rendered(loaded, loaded.job.name)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

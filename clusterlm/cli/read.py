@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.run_status import RunStatus
+    from clusterlm.cluster.status import StatusReader
     from clusterlm.paths import Phase, RunPaths
 
 ENDED_SHOWN = 20
@@ -112,10 +113,9 @@ def why(run: RunName, as_json: AsJson = False) -> None:
 
 def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
     from clusterlm.cluster.status import StatusReader, find_run
-    from clusterlm.paths import runs_dir
 
     if not runs:
-        reader = StatusReader(runs_dir())
+        reader = _reader_of_all()
         return reader.read(), reader.notes
     found, notes = [], []
     by_folder: dict[Path, list[str]] = {}
@@ -128,17 +128,26 @@ def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
     return found, notes
 
 
+def _reader_of_all() -> StatusReader:
+    from clusterlm.cluster.places import all_runs_dirs
+    from clusterlm.cluster.status import StatusReader
+
+    first, *further = all_runs_dirs()
+    return StatusReader(first, further=further)
+
+
 def _without_old(found: list[RunStatus]) -> list[RunStatus]:
     living = [one for one in found if not one.state.is_final]
     return living + [one for one in found if one.state.is_final][:ENDED_SHOWN]
 
 
 def _print_table(found: list[RunStatus]) -> None:
+    from clusterlm.cluster.places import all_runs_dirs
     from clusterlm.cluster.table import plain_table, rich_table
-    from clusterlm.paths import runs_dir
 
     if not found:
-        typer.echo(f"no runs in {runs_dir()}; start one with: clusterlm submit JOB.yaml")
+        where = " or ".join(map(str, all_runs_dirs()))
+        typer.echo(f"no runs in {where}; start one with: clusterlm submit JOB.yaml")
         return
     if sys.stdout.isatty():
         from rich.console import Console
@@ -155,10 +164,9 @@ def _print_table(found: list[RunStatus]) -> None:
 def _watch(runs: list[str] | None) -> int:
     from clusterlm.cluster.status import StatusReader, find_run
     from clusterlm.cluster.watch import watch_all, watch_run
-    from clusterlm.paths import runs_dir
 
     if not runs:
-        return watch_all(StatusReader(runs_dir()), None)
+        return watch_all(_reader_of_all(), None)
     paths = [find_run(run) for run in runs]
     if len(paths) == 1:
         return watch_run(paths[0])

@@ -18,6 +18,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the YAML; may be repeated."),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Where: local, slurm, or a cluster of yours."),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -32,6 +36,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the job's.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     dry_run: Annotated[
@@ -46,7 +51,7 @@ def submit(
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
-    loaded = load(job, overrides, name)
+    loaded = load(job, overrides, name, cluster)
     refuse_bad_data(loaded)
     if dry_run:
         _print_files(loaded)
@@ -115,11 +120,16 @@ def tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
-    """Read a job and print its notes."""
+def load(
+    job: Path, overrides: list[str] | None, name: str | None, cluster: str | None = None
+) -> LoadedJob:
+    """Read a job and print its notes; the folders of its cluster become those of this process."""
+    from clusterlm.cluster.places import use_folders
+    from clusterlm.spec.clusters import folders_of
     from clusterlm.spec.load import load_job
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
+    changes += [override_of(cluster)] if cluster is not None else []
     notes: tuple[str, ...] = ()
     try:
         loaded = load_job(job, changes)
@@ -131,7 +141,17 @@ def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
     finally:
         for note in notes:
             typer.echo(f"note: {note}", err=True)
+    if loaded.profile:
+        use_folders(folders_of(loaded.profile))
     return loaded
+
+
+def override_of(cluster: str) -> str:
+    """`--cluster NAME` as the `--set` that it stands for."""
+    import json
+
+    # in quotes: a name such as 1 is text
+    return f"cluster={json.dumps(cluster)}"
 
 
 def refuse_bad_data(loaded: LoadedJob) -> None:
