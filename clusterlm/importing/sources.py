@@ -67,7 +67,7 @@ def _sort_in(path: Path, sources: Sources) -> None:
     if path.suffix == ".json" or (text.lstrip()[:1] == "{" and not is_yaml):
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ClusterLMError(f"{shown} is no JSON: {error}") from error
         if not looks_like_deepspeed(values):
             raise ClusterLMError(f"{shown} is a JSON, but none of DeepSpeed; {ACCEPTED}")
@@ -156,7 +156,7 @@ def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft, place:
         text = next(text for name, text in texts.items() if Path(name).name == base)
         try:
             read_deepspeed(json.loads(text), named, draft, can_be_used=False)
-        except ValueError:
+        except (ValueError, RecursionError):
             draft.note(named, "is written by the script, but is no JSON")
     elif named:
         draft.note(named, "is not beside the script; give it too, to see what it says")
@@ -174,7 +174,7 @@ def _beside(named: str, sources: Sources) -> tuple[Path, dict[str, Any]] | None:
         path = script.parent / named
         try:
             values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if looks_like_deepspeed(values):
             return path, values

@@ -27,6 +27,8 @@ from clusterlm.weights.files import ADAPTER_CONFIG
 
 __all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
 
+WRAPPED = "base_model.model."
+"""What peft puts before the names of the base."""
 TOLD_BY_PEFT: tuple[tuple[str, type[Warning]], ...] = (
     # it asks transformers 5 under a name that is to go
     ("`is_gradient_checkpointing`", FutureWarning),
@@ -225,7 +227,12 @@ def _tied_words(adapter: Adapter, config_class: Any) -> str:
 
 
 def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
-    names = [name for name, module in adapted.named_modules() if hasattr(module, "lora_A")]
+    # as the base calls them: peft looks for these, and a pattern may begin with ^model
+    names = [
+        name.removeprefix(WRAPPED)
+        for name, module in adapted.named_modules()
+        if hasattr(module, "lora_A")
+    ]
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(adapter, key):
             # as peft matches them
@@ -233,7 +240,7 @@ def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
                 shown = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 raise TrainError(
                     f"model.adapter.{key}: {pattern} is no layer that gets an adapter; "
-                    f"those that do: {shown}, with names such as {names[0].split('model.', 1)[-1]}"
+                    f"those that do: {shown}, with names such as {names[0]}"
                 )
 
 
