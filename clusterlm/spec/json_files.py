@@ -14,11 +14,11 @@ class NoJsonError(Exception):
     """The file holds no JSON; the text says why, for a message."""
 
 
-def read_json_file(path: str) -> Any:
+def read_json_file(path: str, most: int = LARGEST) -> Any:
     """What the file holds.
 
     Raises:
-        NoJsonError: it is not there, is too large, or is no JSON.
+        NoJsonError: it is not there, has more than `most` bytes, or is no JSON.
     """
     # a device or a pipe would be read for ever
     if not os.path.isabs(path) or not os.path.isfile(path):
@@ -26,8 +26,8 @@ def read_json_file(path: str) -> Any:
     import json  # few jobs have such a file
 
     try:
-        if os.path.getsize(path) > LARGEST:
-            raise NoJsonError(f"it has more than {LARGEST >> 20} MiB")
+        if os.path.getsize(path) > most:
+            raise NoJsonError(f"it has more than {most >> 20} MiB")
         return json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise NoJsonError(str(error.strerror)) from None

@@ -3,8 +3,8 @@
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
 the data stand in `rules_data.py`, about the training in `rules_training.py`, about the image in
-`rules_image.py`, about what of a model is trained in `rules_modes.py`, those that look at the disk
-in `rules_files.py`.
+`rules_image.py`, about what of a model is trained in `rules_modes.py` and whether it has such
+layers in `rules_layers.py`, those that look at the disk in `rules_files.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from clusterlm.spec import (
     rules_data,
     rules_files,
     rules_image,
+    rules_layers,
     rules_model,
     rules_modes,
     rules_speed,
@@ -207,6 +208,7 @@ RULES: tuple[Rule, ...] = (
     *rules_training.RULES,
     *rules_model.RULES,
     *rules_modes.RULES,
+    *rules_layers.RULES,
     *rules_strategy.RULES,
     *rules_speed.RULES,
     *rules_vocabulary.RULES,

@@ -10,9 +10,47 @@ GPUS = {"resources": {"gpus_per_node": 2}}
 TWO = {"resources": {"processes_per_node": 2}}
 BASE = {"model.name": "./model", "model.from_scratch": ...}
 ADAPTER = BASE | {"train.mode": "adapter"}
+HERE = {"model.name": "./llama", "model.from_scratch": ...}
+BESIDE = HERE | {"train.mode": "adapter"}
+SOME = HERE | {"train.mode": "partial"}
 STAGE_3 = ZERO | {"train.deepspeed": {"stage": 3}}
 
 TRAINING: list[Row] = [
+    (
+        "weights_are_whole",
+        HERE,
+        HERE | {"model.name": "./cut-off"},
+        "model.name",
+        "instead of",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"target_modules": ["q_proj", "lm_head"]}},
+        BESIDE | {"model.adapter": {"target_modules": ["qproj"]}},
+        "model.adapter.target_modules",
+        "did you mean `q_proj`?",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"modules_to_save": ["norm", "layers"]}},
+        BESIDE | {"model.adapter": {"target_modules": ["layers"]}},
+        "model.adapter.target_modules",
+        "no layer with a matrix is named",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"rank_pattern": {"^model.layers.0.self_attn.q_proj": 2}}},
+        BESIDE | {"model.adapter": {"rank_pattern": {"norm": 2}}},
+        "model.adapter.rank_pattern",
+        "is no layer that gets an adapter",
+    ),
+    (
+        "trainable_names_parameters",
+        SOME | {"train.trainable": ["*.layers.0.*", "lm_head.*"]},
+        SOME | {"train.trainable": ["*.layers.7.*"]},
+        "train.trainable",
+        "names no parameter",
+    ),
     (
         "schedulers_have_what_they_need",
         {
