@@ -11,6 +11,7 @@ from clusterlm.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
+    from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The YAML file.")]
@@ -24,6 +25,8 @@ Cluster = Annotated[
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+# from a laptop: neither an argv nor an environment may hold them
+SecretsStdin = Annotated[bool, typer.Option("--secrets-stdin", hidden=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,12 +48,15 @@ def submit(
     no_build: Annotated[
         bool, typer.Option("--no-build", help="Refuse when the image is not there yet.")
     ] = False,
+    secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
 ) -> None:
     """Prepare image and data where needed, and train.
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
+    if secrets_stdin:
+        take_secrets()
     loaded = load(job, overrides, name, cluster)
     refuse_bad_data(loaded)
     if dry_run:
@@ -75,6 +81,7 @@ def resume(
     ] = None,
     overrides: Overrides = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
 ) -> None:
     """Start an ended run again from its newest checkpoint."""
@@ -82,6 +89,8 @@ def resume(
     from clusterlm.cluster.status import find_run
     from clusterlm.cluster.submit import resume as send
 
+    if secrets_stdin:
+        take_secrets()
     paths = find_run(run)
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
@@ -173,10 +182,27 @@ def refuse_bad_data(loaded: LoadedJob) -> None:
 
 
 def _print_files(loaded: LoadedJob) -> None:
+    from clusterlm.cluster.secret_values import hidden, hide_secrets
     from clusterlm.cluster.submit import rendered
 
+    hide_secrets(secret_names(loaded.job))
     for file, text in rendered(loaded, loaded.job.name).items():
-        typer.echo(f"==> {file} <==\n{text}")
+        typer.echo(hidden(f"==> {file} <==\n{text}"))
+
+
+def secret_names(job: Job) -> list[str]:
+    """Of the run and of the build of its image."""
+    return [*job.secrets, *(job.image.build_secrets if job.image else [])]
+
+
+def take_secrets() -> None:
+    """Read the values of secrets from stdin, a JSON object."""
+    import sys
+
+    from clusterlm.cluster.secret_values import take_given
+    from clusterlm.node.private import MAX_BYTES
+
+    take_given(sys.stdin.read(MAX_BYTES + 1))
 
 
 def _print_submission(done: Submission, as_json: bool) -> None:

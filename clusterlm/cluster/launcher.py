@@ -79,7 +79,8 @@ def submit_to_slurm(run: RunPaths, job: Job, phase: Phase, dependency: str | Non
     with _private_files():
         executor = TemplateExecutor(run, text_of)
         try:
-            with environment.replaced(os.environ, environment.for_submission(os.environ)):
+            passed = environment.for_submission(os.environ, without=job.secrets)
+            with environment.replaced(os.environ, passed):
                 submitted = executor.submit(Supervisor(str(run.root), phase))
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise SlurmError(f"sbatch refused the {phase} job: {_sbatch_words(error)}") from error
