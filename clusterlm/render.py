@@ -43,17 +43,17 @@ class Launch:
     """What differs from one submission of a run to the next."""
 
     folder: str = ""
-    """submitit's folder, for its usual command line."""
+    """Of submitit's pickles."""
     command: str | None = None
-    """submitit's command line for the batch step, already quoted, when it gave one."""
+    """Command line of the batch step, already quoted, when submitit gave one."""
     dependency: str | None = None
     """`afterok:123`."""
 
     @property
     def batch_command(self) -> str:
-        """What the batch script becomes."""
-        python, folder = shlex.quote(sys.executable), shlex.quote(self.folder)
-        return self.command or f"{python} -u -m submitit.core._submit {folder}"
+        """What the batch script becomes: submitit, once its pickles can be trusted."""
+        words = [sys.executable, "-u", "-m", "clusterlm.supervise.start", self.folder]
+        return self.command or " ".join(map(shlex.quote, words))
 
 
 def render_run(

@@ -1,6 +1,6 @@
 """submitit, with our text as its submission file.
 
-`TemplateExecutor` overrides one hook; everything else (pickle, job folder, requeue) is submitit's.
+`TemplateExecutor` overrides two hooks; everything else (pickle, job folder, requeue) is submitit's.
 The callable runs as the batch step itself, not under srun: there scontrol and srun exist, output is
 not buffered, and the image needs neither submitit nor Slurm.
 """
@@ -59,8 +59,20 @@ class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submiti
         super().__init__(folder=run.submitit, max_num_timeout=NO_LIMIT)
         self._text_of = text_of
 
+    @property
+    def _submitit_command_str(self) -> str:
+        return Launch(folder=str(self.folder)).batch_command
+
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return self._text_of(command)
+
+
+class CarefulExecutor(submitit.LocalExecutor):  # type: ignore[misc]  # submitit has no types
+    """submitit's local executor, whose pickles are looked at before they are loaded."""
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return Launch(folder=str(self.folder)).batch_command
 
 
 def submit_to_slurm(run: RunPaths, job: Job, phase: Phase, dependency: str | None) -> Submitted:
@@ -145,7 +157,7 @@ def submit_locally(run: RunPaths, phase: Phase, after: str = "") -> Submitted:
 def _start_here(write_end: int, run_dir: str, phase: Phase, after: str) -> None:
     run = RunPaths(Path(run_dir))
     job = Job.model_validate_json(run.spec.read_text())
-    executor = submitit.LocalExecutor(folder=run.submitit, max_num_timeout=NO_LIMIT)
+    executor = CarefulExecutor(folder=run.submitit, max_num_timeout=NO_LIMIT)
     gpus = job.resources.gpus_per_node if phase == "train" else 0
     executor.update_parameters(timeout_min=TEN_YEARS_MIN, gpus_per_node=gpus)
     submitted = executor.submit(Supervisor(run_dir, phase, after))

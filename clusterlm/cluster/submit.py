@@ -23,6 +23,8 @@ from clusterlm.cluster.run_folder import (
     fill_run_folder,
     free_name,
     make_run_folder,
+    refuse_open_run,
+    refuse_open_runs_dir,
     refuse_taken_name,
     secret_values,
     spec_text,
@@ -103,6 +105,7 @@ def submit(
     """
     job, run = loaded.job, RunPaths(runs_dir() / name)
     refuse_unsafe_folder(run)
+    refuse_open_runs_dir(run)
     refuse_taken_name(run)
     refuse_impossible(job, host, loaded.path.name)
     # what costs nothing to find out comes before an image is built
@@ -142,6 +145,7 @@ def resume(
         RunError: the run is done, or the job now asks for another model.
         ImageError: its image is gone and cannot be built again.
     """
+    refuse_open_run(run)
     job = loaded.job if loaded else _read_spec(run)
     refuse_impossible(job, host)
     if loaded:

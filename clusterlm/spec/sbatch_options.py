@@ -63,7 +63,7 @@ def refusals(options: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _meant(name: str) -> str | None:
-    """The option of ours that sbatch takes `name` for: it accepts the beginning of one, `--wra=`."""
+    """The option of ours that sbatch takes `name` for: the beginning of one will do, `--wra=`."""
     if name in OWN_SBATCH_OPTIONS:
         return name
     if name in _WHOLE:

@@ -48,7 +48,7 @@ def test_our_text_is_what_sbatch_gets(run: RunPaths, tmp_path: Path) -> None:
     text = (tmp_path / "sent").read_text()
     assert text == run.sbatch("train").read_text()
     assert "#SBATCH --dependency=afterok:12" in text
-    assert f"-u -m submitit.core._submit {run.submitit}" in text
+    assert f"-u -m clusterlm.supervise.start {run.submitit}" in text
 
 
 def test_the_hook_is_there_and_is_asked(run: RunPaths) -> None:
@@ -57,7 +57,7 @@ def test_the_hook_is_there_and_is_asked(run: RunPaths) -> None:
     executor = TemplateExecutor(run, lambda command: asked.append(command) or "#!/bin/sh\n")
     executor.submit(Supervisor(str(run.root), "train"))
     assert len(asked) == 1
-    assert "submitit.core._submit" in asked[0]
+    assert "clusterlm.supervise.start" in asked[0]
 
 
 def test_the_pickle_holds_strings_only(run: RunPaths) -> None:
