@@ -17,6 +17,7 @@ from clusterlm.cli import (
     check,
     data,
     dry_run,
+    fetch,
     images,
     importing,
     phases,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images),
-    *(after, dry_run, scaling, phases),
+    *(after, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:
     group.register(app)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.cli.plan import warn_if_it_cannot_fit
 from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data
 
@@ -25,6 +26,8 @@ def check(
     ] = False,
 ) -> None:
     """Say every mistake in a YAML file at once."""
+    if not offline and (cluster := elsewhere.cluster_of(job, overrides)):
+        raise typer.Exit(elsewhere.check(cluster, job, overrides, []))
     loaded = load(job, overrides, None)
     refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):

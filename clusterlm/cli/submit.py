@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.errors import RunError
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the YAML; may be repeated."),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+SnapshotLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--snapshot-limit", metavar="SIZE", help="Largest project that goes to a cluster: 200MB."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -41,11 +48,26 @@ def submit(
         bool, typer.Option("--no-build", help="Refuse when the image is not there yet.")
     ] = False,
     as_json: AsJson = False,
+    limit: SnapshotLimit = None,
+    key: Annotated[str | None, typer.Option("--key", hidden=True)] = None,
 ) -> None:
     """Prepare image and data where needed, and train.
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
+    if cluster := elsewhere.cluster_of(job, overrides):
+        code = elsewhere.submit(
+            cluster,
+            job,
+            overrides,
+            name,
+            options=["--no-build"] if no_build else [],
+            limit=limit,
+            dry_run=dry_run,
+            watch=watch,
+            as_json=as_json,
+        )
+        raise typer.Exit(code)
     loaded = load(job, overrides, name)
     refuse_bad_data(loaded)
     if dry_run:
@@ -77,9 +99,11 @@ def resume(
     from clusterlm.cluster.status import find_run
     from clusterlm.cluster.submit import resume as send
 
-    paths = find_run(run)
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
+    if there := elsewhere.find(run):
+        raise typer.Exit(elsewhere.resume(there, job, overrides, watch=watch, as_json=as_json))
+    paths = find_run(run)
     loaded = load(job, overrides, paths.name) if job else None
     submission = send(paths, LocalHost(), loaded, tell=tell)
     _print_submission(submission, as_json)
@@ -96,6 +120,8 @@ def cancel(
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.status import find_run, supervisor_lives
 
+    if there := elsewhere.find(run):
+        raise typer.Exit(elsewhere.pass_on(there, "cancel", run, *(["--now"] if now else [])))
     paths = find_run(run)
     done = take_away(
         paths, LocalHost(), now=now, is_running=lambda: supervisor_lives(paths), tell=typer.echo

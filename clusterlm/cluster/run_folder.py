@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterlm import __version__
+from clusterlm.cluster.remote.git import code_of_run
 from clusterlm.container import Container
 from clusterlm.data.fingerprint import fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
@@ -86,6 +87,7 @@ def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None
         where: folder to write to, when it is not yet that of the run.
     """
     to, job = where or run, resolved.job
+    code, diff = code_of_run(resolved.loaded.path)
     write_atomically(to.job_yaml, resolved.loaded.text)
     write_atomically(to.spec, spec_text(job))
     fields = {
@@ -99,9 +101,13 @@ def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None
         KEY_IN_LOCK: resolved.model_key,
         "cache_dir": str(cache_dir()),
         "job_yaml": str(resolved.loaded.path),
+        # commit, changes, digest of what was sent to a cluster; the diff lies beside
+        "code": code,
         "time": time.time(),
     }
     write_json(to.lock, fields)
+    if diff:
+        write_atomically(to.code_diff, diff)
     if resolved.secrets:
         write_json(to.secrets, resolved.secrets)
     write_node_files(run, job, resolved.fingerprint, resolved.container, where=to)

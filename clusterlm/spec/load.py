@@ -63,7 +63,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
         SpecError: with every mistake, each with its place and line.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(_read_text(path.absolute()), path, overrides)
+    return load_text(read_job_text(path), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -112,7 +112,13 @@ def _spec_error(source: str, problems: list[Problem]) -> SpecError:
     return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
 
 
-def _read_text(path: Path) -> str:
+def read_job_text(path: Path) -> str:
+    """The text of a job.yaml.
+
+    Raises:
+        ClusterLMError: it is not there, no file, too large or no UTF-8.
+    """
+    path = path.absolute()
     shown = printable(str(path))
     if path.is_dir():
         raise ClusterLMError(f"{shown} is a folder; give the job.yaml in it")
