@@ -13,13 +13,11 @@ import shlex
 import shutil
 import socket
 import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bed.daemons import Daemon
 from tests.bed.programs import SYSTEM_PATH
-from tests.bed.waiting import BedError
 
 HOST = "127.0.0.1"
 

@@ -1,7 +1,7 @@
 """One output of a program over there, freed from what logging in printed and from our own marks.
 
-    Welcome to cluster!\\n MARK:begin\\n what the program printed MARK:end:0\\n
-    `---- noise ------'                `------- kept ---------'
+Welcome to cluster!\\n MARK:begin\\n what the program printed MARK:end:0\\n
+`---- noise ------'                `------- kept ---------'
 """
 
 from __future__ import annotations

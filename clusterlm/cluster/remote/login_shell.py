@@ -92,22 +92,25 @@ def _script(
         "set +e +u +x +v",
         # what programs print is read by machines here
         "LC_ALL=C SLURM_TIME_FORMAT=standard; export LC_ALL SLURM_TIME_FORMAT",
-        'end() { kill -s "$1" -- "-$2" || kill -s "$1" "$2"; } 2>/dev/null',
+        'end() { kill -s "$1" -- "-$2" || kill -s "$1" "$2"; }',
         f"say() {{ printf '%s%s:%s\\n' {halves} \"$1\"; }}",
+        # what the shell itself says of its jobs is none of the program's output
+        "exec 8>&2 2>/dev/null",
         # job control: the program gets a group of its own, and Ctrl-C is not ignored in it
-        "set -m 2>/dev/null",
+        "set -m",
         f"{{ say begin; say begin >&2; exec {program}{' 2>&1' if merged else ''}; }} "
-        f"{'</dev/null' if leash else '<&7'} 7<&- &",
+        f"2>&8 8>&- {'</dev/null' if leash else '<&7'} 7<&- &",
         "child=$!",
         *_watch(deadline_s, leash),
         # or `wait` would come back when the program is only stopped
         "set +m",
         "exec 7<&-",
-        '{ wait "$child"; code=$?; } 2>/dev/null',
+        'wait "$child"',
+        "code=$?",
     ]
     if deadline_s is not None or leash:
-        lines.append('{ end TERM "$watch"; wait "$watch"; } 2>/dev/null')
-    lines += ['say "end:$code"', 'say "end:$code" >&2']
+        lines.append('end TERM "$watch"; wait "$watch"')
+    lines += ['say "end:$code"', 'say "end:$code" >&8']
     return "\n".join(lines)
 
 
@@ -123,10 +126,10 @@ def _watch(deadline_s: float | None, leash: bool) -> list[str]:
         wait, word, signal, grace_s = "read -r _ <&7", ":", "INT", int(STOP_GRACE_S)
     else:
         seconds = math.ceil(deadline_s or 0)
-        wait, word = f"sleep {seconds} 7<&- </dev/null >/dev/null 2>&1", "say late >&2"
+        wait, word = f"sleep {seconds} 7<&- 8>&- </dev/null >/dev/null", "say late >&8"
         signal, grace_s = "TERM", TERM_GRACE_S
     return [
-        f"( {wait}; trap '' TERM; {word}; exec 7<&- >/dev/null 2>&1; end {signal} \"$child\"; n=0",
+        f"( {wait}; trap '' TERM; {word}; exec 7<&- 8>&- >/dev/null; end {signal} \"$child\"; n=0",
         f'  while [ $n -lt {grace_s * 10} ] && kill -s 0 -- "-$child"; do',
         "    if sleep 0.1; then n=$((n + 1)); else sleep 1; n=$((n + 10)); fi",
         "  done",

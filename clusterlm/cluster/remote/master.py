@@ -24,7 +24,7 @@ from pathlib import Path
 
 from clusterlm.cluster.remote.address import Address, config_files
 from clusterlm.cluster.remote.private_folder import socket_folder
-from clusterlm.cluster.remote.ssh_errors import explain_openssh
+from clusterlm.cluster.remote.ssh_errors import Target, explain_openssh
 from clusterlm.errors import SshError
 
 CONNECT_S = 15
@@ -168,12 +168,31 @@ class Master:
         if code is None:
             said += f"\nConnection timed out after {PERSON_S if person else LOGIN_S:.0f} s of login"
         if code != 0:
-            raise SshError(explain_openssh(self.address, said))
+            raise SshError(explain_openssh(self._target(said), said, person=person))
         if not self._listens():
             raise SshError(
                 f"{self.address}: connected, but ssh made no control socket at {self._socket}"
                 f"\n{said}".rstrip()
             )
+
+    def _target(self, said: str) -> Target:
+        """What ssh_config makes of the address, as `ssh` itself reads it."""
+        done = subprocess.run(
+            [*self._base(), "-G", "--", self.address.host],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        port = told.get("port", "22")
+        return Target(
+            self.address,
+            told.get("hostname", self.address.host),
+            int(port) if port.isdecimal() else 22,
+            is_direct=not {"proxyjump", "proxycommand"} & set(told),
+        )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
