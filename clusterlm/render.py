@@ -100,7 +100,8 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
             partition=asked.partition if is_train else one.partition or asked.partition,
             cpus=asked.cpus_per_node if is_train else one.cpus,
             mem=asked.mem if is_train else one.mem,
-            gpus=_gres(job),
+            gpus=_gpus(job),
+            gpu_option=asked.gpu_request or "gres",
             requeue=job.recovery.requeue,
             stop_grace=job.recovery.stop_grace,
             survives_node_loss=asked.nodes + asked.spares > 1,
@@ -112,12 +113,14 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
     )
 
 
-def _gres(job: Job) -> str | None:
+def _gpus(job: Job) -> str | None:
+    """`gpu:a100:8` for --gres, `a100:8` for --gpus-per-node."""
     asked = job.resources
     if not asked.gpus_per_node:
         return None
     kind = f"{asked.gpu_type}:" if asked.gpu_type else ""
-    return f"gpu:{kind}{asked.gpus_per_node}"
+    head = "" if asked.gpu_request == "gpus-per-node" else "gpu:"
+    return f"{head}{kind}{asked.gpus_per_node}"
 
 
 def _node_script(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,15 @@ pytest_plugins = ["tests.bed.fixture", "tests.bed.docker"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Rewrite tests/golden.")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_clusters_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The clusters.yaml of whoever runs the tests is none of theirs."""
+    path = tmp_path_factory.mktemp("config") / "clusters.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLUSTERLM_CONFIG", str(path))
+        yield path
 
 
 @pytest.fixture

@@ -194,10 +194,10 @@ def fetch(one: Elsewhere, part: str, step: int | None, out: Path | None) -> int:
 def _wish(job: Path, overrides: Sequence[str] | None, name: str | None, limit: str | None) -> Wish:
     from clusterlm.cluster.remote.snapshot import LIMIT
     from clusterlm.cluster.remote.submit_elsewhere import Wish
-    from clusterlm.spec.load import read_job_text
+    from clusterlm.spec.text_file import read_text
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
-    return Wish(job.absolute(), read_job_text(job), changes, _bytes(limit) if limit else LIMIT)
+    return Wish(job.absolute(), read_text(job.absolute(), "job.yaml"), changes, _bytes(limit) if limit else LIMIT)
 
 
 def _bytes(text: str) -> int:

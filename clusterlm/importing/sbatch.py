@@ -10,7 +10,7 @@ from clusterlm.importing.draft import Draft, run_name
 from clusterlm.importing.shell import readable, unset_in
 from clusterlm.spec.base import SBATCH_EXTRA
 from clusterlm.spec.bases import DEFAULT_BASE
-from clusterlm.spec.rules import OWN_SBATCH_OPTIONS
+from clusterlm.spec.sbatch_options import OWN_SBATCH_OPTIONS
 
 SHORT = {
     "N": "nodes",

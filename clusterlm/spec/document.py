@@ -26,6 +26,23 @@ MOST_VALUES = 100_000
 TYPED_TEXT = "env"
 """The section whose values are text, as typed: NO, 1.10 and 0755 mean themselves there."""
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file is, for the messages and the places of its `env`."""
+
+    name: str
+    least: str
+    """What the smallest such file holds."""
+    begins: str
+    """How one begins."""
+    env_depth: int
+    """Level at which `env` stands; its values are text."""
+
+
+JOB = Kind("job", "a name, data and a model", "name: my-run", 0)
+CLUSTERS = Kind("file of clusters", "`clusters:` and a name below it", "clusters:", 2)
+
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = r"[-+]?(?:[0-9][0-9_]*)"
 _RESOLVERS = (
@@ -74,19 +91,24 @@ class NotYaml(Exception):
         super().__init__(message)
 
 
-def read_document(text: str) -> Document:
+def read_document(text: str, kind: Kind = JOB) -> Document:
     """Values and lines of a YAML text whose top level is a mapping.
+
+    Args:
+        text: what stands in the file.
+        kind: which file it is.
 
     Raises:
         NotYaml: it cannot be read any further.
     """
-    root = _compose(text)
+    root = _compose(text, kind)
     if root is None:
-        raise NotYaml("the file is empty; the least is a name, data and a model")
+        raise NotYaml(f"the file is empty; the least is {kind.least}")
     if not isinstance(root, yaml.MappingNode):
-        raise NotYaml("the top level is no mapping; write `name: my-run` and so on", _line(root))
+        what = f"the top level is no mapping; write `{kind.begins}` and so on"
+        raise NotYaml(what, _line(root))
     document = Document({})
-    document.values.update(_Builder(document).build(root, ()))
+    document.values.update(_Builder(document, kind).build(root, ()))
     return document
 
 
@@ -106,12 +128,12 @@ def read_value(text: str, place: Place) -> Any:
     return value
 
 
-def _compose(text: str) -> yaml.Node | None:
+def _compose(text: str, kind: Kind = JOB) -> yaml.Node | None:
     try:
         _refuse_deep_nesting(text)
         root: yaml.Node | None = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        raise NotYaml(*_explain(error, text)) from error
+        raise NotYaml(*_explain(error, text, kind)) from error
     except yaml.reader.ReaderError as error:
         before = text.encode("utf-8", "replace")[: error.position]
         code = f"U+{error.character:04X}" if isinstance(error.character, int) else "?"
@@ -135,7 +157,7 @@ def _refuse_deep_nesting(text: str) -> None:
             depth -= 1
 
 
-def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[str, int | None]:
+def _explain(error: yaml.MarkedYAMLError, text: str, kind: Kind) -> tuple[str, int | None]:
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark else None
     rows = text.splitlines()
@@ -149,7 +171,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[str, int | None]:
         # PyYAML has a limit of its own from 6.0.4 on, met before ours is counted
         return f"nested more than {DEEPEST} levels deep", line
     if "single document" in what:
-        return "a second document (`---`); a job is one document", line
+        return f"a second document (`---`); a {kind.name} is one document", line
     if "mapping values are not allowed" in what:
         cure = "put the value in quotes, or mend the indentation"
         return f"a second `: ` in {shown(found.strip())}; {cure}", line
@@ -178,8 +200,9 @@ def _line(node: yaml.Node | yaml.Event) -> int:
 class _Builder:
     """Builds values from nodes; notes lines and problems in the document on the way."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, kind: Kind = JOB) -> None:
         self.document = document
+        self.env_depth = kind.env_depth
 
     def build(self, node: yaml.Node, place: Place) -> Any:
         self.document.lines.setdefault(place, _line(node))
@@ -227,7 +250,8 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         kind = node.tag.removeprefix(_TAG)
         text: str = node.value
-        if kind == "str" or (place[:1] == (TYPED_TEXT,) and len(place) > 1):
+        section = place[self.env_depth : -1]
+        if kind == "str" or section[:1] == (TYPED_TEXT,):
             return text
         try:
             if kind == "null":

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
-from clusterlm.spec.base import LEFT_OUT, EnvName, EnvValue, RunName, SlurmWord, Spec
+from clusterlm.spec.base import (
+    LEFT_OUT,
+    EnvName,
+    EnvValue,
+    RunName,
+    SlurmWord,
+    Spec,
+    without_plugins,
+)
 from clusterlm.spec.data import Data
 from clusterlm.spec.image import Image, Runtime
 from clusterlm.spec.model import Model
@@ -14,7 +20,6 @@ from clusterlm.spec.train import Train
 
 LOCAL = "local"
 SLURM = "slurm"
-NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
 
 
 class Job(Spec):
@@ -23,7 +28,8 @@ class Job(Spec):
     name: RunName
     """Name of the run: lower case, digits, `.`, `_`, `-`; at most 64 characters."""
     cluster: SlurmWord = LOCAL
-    """`local` (this machine, no scheduler) or `slurm` (sbatch on this machine)."""
+    """`local` (this machine, no scheduler), `slurm` (sbatch on this machine), or a cluster of
+    clusters.yaml by its name: its profile fills in what the job leaves out (docs/clusters.md)."""
     image: Image | None = None
     """The container; leave it out to run in the current Python."""
     resources: Resources = LEFT_OUT
@@ -69,17 +75,6 @@ class Job(Spec):
 
 
 def build_validators() -> None:
-    """Build the validators of all sections at once, without looking for pydantic's plugins.
-
-    Before its first validator pydantic asks every installed distribution for plugins: 15 ms of a
-    command that takes 100, and far more from a network file system. No section wants one.
-    """
-    before = os.environ.get(NO_PLUGINS)
-    os.environ[NO_PLUGINS] = "__all__"
-    try:
+    """Build the validators of all sections at once."""
+    with without_plugins():
         Job.model_rebuild()
-    finally:
-        if before is None:
-            del os.environ[NO_PLUGINS]
-        else:
-            os.environ[NO_PLUGINS] = before

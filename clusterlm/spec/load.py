@@ -1,7 +1,7 @@
 """job.yaml -> Job, or every mistake in it at once.
 
-    text -> values with lines -> --set -> old names -> absolute paths, small files read -> what a
-         DeepSpeed JSON says -> sections -> rules
+    text -> values with lines -> --set -> old names -> what the cluster's profile fills in
+         -> absolute paths, small files read -> what a DeepSpeed JSON says -> sections -> rules
 
 A section with a mistake does not keep the others from being checked: only the rules that read it
 are left out.
@@ -16,7 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.errors import Problem, SpecError
+from clusterlm.spec.cluster_defaults import apply_profile, contradictions
+from clusterlm.spec.clusters import RESERVED, read_clusters
 from clusterlm.spec.deepspeed_json import follow_json
 from clusterlm.spec.document import Document, NotYaml, read_document
 from clusterlm.spec.inlined import inline_patterns
@@ -26,11 +28,12 @@ from clusterlm.spec.mistakes import problems_of
 from clusterlm.spec.old_names import Translated, translate_old_names
 from clusterlm.spec.overrides import apply_overrides
 from clusterlm.spec.place import Place, dotted, is_within, line_of
+from clusterlm.spec.probe import Probe, read_probe
+from clusterlm.spec.profile import Profile
 from clusterlm.spec.rules import RULES, notes_on
+from clusterlm.spec.text_file import read_text
 from clusterlm.spec.training_arguments import read_flags
 from clusterlm.spec.wording import printable
-
-LARGEST_FILE = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class LoadedJob:
         path: where it was read, absolute.
         overrides: the `--set` that were applied, in order.
         notes: what was read as something else than was written; for the user to see.
+        profile: of the cluster that the job names; None for local and slurm.
     """
 
     job: Job
@@ -50,6 +54,7 @@ class LoadedJob:
     path: Path
     overrides: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    profile: Profile | None = None
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -60,10 +65,11 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
         overrides: `a.b.c=value`, each read as YAML, applied in order before anything is checked.
 
     Raises:
-        SpecError: with every mistake, each with its place and line.
+        SpecError: with every mistake, each with its place and line; also of clusters.yaml, when the
+            job names a cluster of it.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(read_job_text(path), path, overrides)
+    return load_text(read_text(path.absolute(), "job.yaml"), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -85,6 +91,8 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
         raise SpecError(source, [error.problem]) from error
     set_places, problems = apply_overrides(document.values, overrides)
     old = _translate(document.values)
+    profile, probe = _cluster_of(document.values)
+    filled = apply_profile(document.values, profile, probe) if profile else []
     bad_paths = make_paths_absolute(document.values, str(path.parent))
     bad_paths += inline_patterns(document.values)
     train = document.values.get("train")
@@ -97,7 +105,8 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
         raise _spec_error(source, placed)
-    return LoadedJob(job, text, path, tuple(overrides), (*old.notes, *followed, *notes_on(job)))
+    notes = (*old.notes, *filled, *followed, *notes_on(job), *contradictions(job, probe))
+    return LoadedJob(job, text, path, tuple(overrides), notes, profile)
 
 
 def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
@@ -112,30 +121,14 @@ def _spec_error(source: str, problems: list[Problem]) -> SpecError:
     return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
 
 
-def read_job_text(path: Path) -> str:
-    """The text of a job.yaml.
-
-    Raises:
-        ClusterLMError: it is not there, no file, too large or no UTF-8.
-    """
-    path = path.absolute()
-    shown = printable(str(path))
-    if path.is_dir():
-        raise ClusterLMError(f"{shown} is a folder; give the job.yaml in it")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise ClusterLMError(f"{shown}: no such file; give the path of a job.yaml") from None
-    except (OSError, ValueError) as error:
-        raise ClusterLMError(f"{shown}: cannot be read: {error}") from error
-    if len(raw) > LARGEST_FILE:
-        raise ClusterLMError(f"{shown} is larger than 1 MiB; this is no job.yaml")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ClusterLMError(f"{shown} is not UTF-8 (line {line}); save it as UTF-8") from error
+def _cluster_of(values: dict[str, Any]) -> tuple[Profile | None, Probe | None]:
+    """What is known of the cluster that a job names; an unknown name is for a rule to refuse."""
+    name = values.get("cluster")
+    # without a cluster nobody reads clusters.yaml: a mistake in it is no matter of this job
+    if not isinstance(name, str) or name in RESERVED:
+        return None, None
+    profile = read_clusters().get(name)
+    return profile, read_probe(name) if profile else None
 
 
 def _translate(values: dict[str, Any]) -> Translated:

@@ -20,6 +20,7 @@ from clusterlm.spec.base import (
     Spec,
 )
 from clusterlm.spec.image import Runtime
+from clusterlm.spec.resources import GpuRequest
 from clusterlm.spec.units import Flag, MiB, Seconds
 
 Fabric = Literal["infiniband", "roce", "efa", "slingshot", "ethernet"]
@@ -48,7 +49,7 @@ class ProfileResources(Spec):
     gpus_per_node: int | None = Field(None, ge=0, le=64)
     cpus_per_node: int | None = Field(None, ge=1, le=4096)
     mem: MiB | None = None
-    gpu_request: Literal["gres", "gpus-per-node"] | None = None
+    gpu_request: GpuRequest | None = None
     extra: list[Annotated[str, Field(pattern=SBATCH_EXTRA)]] | None = None
     preprocess: ProfilePreprocess | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from clusterlm.spec.base import (
 )
 from clusterlm.spec.units import Flag, MiB, Seconds
 
+GpuRequest = Literal["gres", "gpus-per-node"]
 SbatchExtra = Annotated[str, Field(pattern=SBATCH_EXTRA)]
 
 
@@ -46,6 +47,9 @@ class Resources(Spec):
     """Ranks on each node; default: one per GPU, or one on the CPU."""
     gpu_type: SlurmWord | None = None
     """GPU type as the site names it, for `gpu:TYPE:N`."""
+    gpu_request: GpuRequest | None = None
+    """Option of sbatch that asks for GPUs; default: what `clusterlm doctor` found the cluster to
+    take, else gres."""
     cpus_per_node: int | None = Field(None, ge=1, le=4096)
     """CPU cores on each node; default: what the site gives."""
     mem: MiB | None = None

@@ -24,53 +24,12 @@ from clusterlm.spec import (
     rules_vocabulary,
     variables,
 )
-from clusterlm.spec.job import LOCAL, SLURM, Job
+from clusterlm.spec.clusters import RESERVED, advice, read_clusters
+from clusterlm.spec.job import LOCAL, Job
+from clusterlm.spec.sbatch_options import refusals
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.units import spoken
 from clusterlm.spec.wording import times
-
-CLUSTERS = (LOCAL, SLURM)
-
-OWN_SBATCH_OPTIONS = {
-    "--account": "write resources.account",
-    "--wait": "clusterlm submit --watch waits",
-    "--test-only": "clusterlm check looks without submitting",
-    "--help": "it submits nothing",
-    "--usage": "it submits nothing",
-    "--version": "it submits nothing",
-    "--quiet": "clusterlm reads what sbatch says",
-    "--chdir": "the run directory is chosen by CLUSTERLM_RUNS_DIR",
-    "--clusters": "one cluster per submit",
-    "--array": "a run is one job",
-    "--constraint": "write resources.constraint",
-    "--cpus-per-task": "write resources.cpus_per_node",
-    "--dependency": "clusterlm chains the phases",
-    "--error": "logs lie in the run directory",
-    "--exclude": "write resources.exclude",
-    "--exclusive": "write resources.exclusive: true",
-    "--export": "write env",
-    "--gpus-per-node": "write resources.gpus_per_node",
-    "--gres": "write resources.gpus_per_node and gpu_type",
-    "--job-name": "write name",
-    "--kill-on-invalid-dep": "clusterlm chains the phases",
-    "--mem": "write resources.mem",
-    "--no-kill": "clusterlm sets it",
-    "--no-requeue": "write recovery.requeue: false",
-    "--nodes": "write resources.nodes",
-    "--ntasks": "clusterlm starts one task on each node",
-    "--ntasks-per-node": "clusterlm starts one task on each node",
-    "--open-mode": "clusterlm sets it",
-    "--output": "logs lie in the run directory",
-    "--parsable": "clusterlm reads sbatch's answer",
-    "--partition": "write resources.partition",
-    "--qos": "write resources.qos",
-    "--requeue": "write recovery.requeue: true",
-    "--reservation": "write resources.reservation",
-    "--signal": "write recovery.stop_grace",
-    "--time": "write resources.time",
-    "--wrap": "write train.command",
-}
-"""Options of sbatch that clusterlm writes itself."""
 
 ONLY_SLURM = (
     *("partition", "account", "qos", "reservation", "constraint", "exclude"),
@@ -80,12 +39,9 @@ ONLY_SLURM = (
 
 
 def cluster_is_known(job: Job) -> Iterator[Problem]:
-    """`local` or `slurm`."""
-    if job.cluster not in CLUSTERS:
-        accepted = ", ".join(CLUSTERS)
-        near = " (in lower case)" if job.cluster.lower() in CLUSTERS else ""
-        message = f'"{job.cluster}" is no cluster known here; accepted: {accepted}{near}'
-        yield Problem("cluster", message)
+    """`local`, `slurm`, or a name in clusters.yaml."""
+    if job.cluster not in (*RESERVED, *read_clusters()):
+        yield Problem("cluster", f'"{job.cluster}" is no cluster known here; {advice(job.cluster)}')
 
 
 def local_is_one_node(job: Job) -> Iterator[Problem]:
@@ -130,11 +86,8 @@ def gpus_serve_all_processes(job: Job) -> Iterator[Problem]:
 
 def sbatch_extras_are_not_ours(job: Job) -> Iterator[Problem]:
     """Options that clusterlm writes itself have keys of their own."""
-    for number, option in enumerate(job.resources.extra):
-        name = option.partition("=")[0]
-        if name in OWN_SBATCH_OPTIONS:
-            message = f"{name} is not accepted here: {OWN_SBATCH_OPTIONS[name]}"
-            yield Problem(f"resources.extra[{number}]", message)
+    for number, message in refusals(job.resources.extra):
+        yield Problem(f"resources.extra[{number}]", message)
 
 
 def stop_fits_into_the_time_limit(job: Job) -> Iterator[Problem]:

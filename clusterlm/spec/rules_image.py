@@ -15,7 +15,7 @@ from typing import NamedTuple
 from clusterlm.errors import Problem
 from clusterlm.spec import bases, requirements, variables
 from clusterlm.spec.image import Image
-from clusterlm.spec.job import LOCAL, SLURM, Job
+from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.wording import shown
 
 BUILT_FROM = (
@@ -87,8 +87,8 @@ def import_has_what_it_needs(job: Job) -> Iterator[Problem]:
     if job.image is None or job.image.import_on != "slurm":
         return
     where = "image.import_on"
-    if job.cluster != SLURM:
-        yield Problem(where, f"slurm needs cluster: slurm, found {job.cluster}; write here")
+    if job.cluster == LOCAL:
+        yield Problem(where, "slurm needs cluster: slurm, or a cluster of yours; write here")
     elif job.image.registry is None:
         message = "a node cannot see the daemon that built the image; add image.registry"
         yield Problem(where, f"{message}, or write here")

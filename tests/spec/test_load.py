@@ -9,8 +9,9 @@ import pytest
 
 from clusterlm.errors import ClusterLMError, SpecError
 from clusterlm.spec.job import Job
-from clusterlm.spec.load import LARGEST_FILE, load_job
+from clusterlm.spec.load import load_job
 from clusterlm.spec.sources import CustomSource
+from clusterlm.spec.text_file import LARGEST_FILE
 from tests.spec.conftest import Load, Refuse
 
 EVERYTHING_WRONG = """\

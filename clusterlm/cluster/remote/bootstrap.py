@@ -25,6 +25,7 @@ from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path, profile_text
 from clusterlm.cluster.remote.wheelhouse import TargetPython, fetch_wheels
 from clusterlm.errors import ClusterLMError, ConnectionLost, SshError
+from clusterlm.spec.probe import probe_file
 
 if TYPE_CHECKING:
     from clusterlm.cluster.remote.transport import Transport
@@ -260,6 +261,10 @@ def _write_profile(transport: Transport, name: str, profile: Profile, found: _Fo
     done = transport.run(["head", "-n", "1", target])
     if done.is_ok and done.out.strip() == mark:
         return
+    probe = probe_file(name)
+    if probe.is_file():
+        # what doctor found is of no use here alone: jobs are rendered there
+        _put(transport, probe.read_bytes(), f"{posixpath.dirname(target)}/probes/{name}.json")
     _put(transport, profile_text(name, profile, found.folder, found.home).encode(), target)
 
 

@@ -1,0 +1,54 @@
+"""Options of sbatch that have keys of their own, so that no one writes them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+OWN_SBATCH_OPTIONS = {
+    "--account": "write resources.account",
+    "--wait": "clusterlm submit --watch waits",
+    "--test-only": "clusterlm check looks without submitting",
+    "--help": "it submits nothing",
+    "--usage": "it submits nothing",
+    "--version": "it submits nothing",
+    "--quiet": "clusterlm reads what sbatch says",
+    "--chdir": "the run directory is chosen by CLUSTERLM_RUNS_DIR",
+    "--clusters": "one cluster per submit",
+    "--array": "a run is one job",
+    "--constraint": "write resources.constraint",
+    "--cpus-per-task": "write resources.cpus_per_node",
+    "--dependency": "clusterlm chains the phases",
+    "--error": "logs lie in the run directory",
+    "--exclude": "write resources.exclude",
+    "--exclusive": "write resources.exclusive: true",
+    "--export": "write env",
+    "--gpus-per-node": "write resources.gpus_per_node",
+    "--gres": "write resources.gpus_per_node and gpu_type",
+    "--job-name": "write name",
+    "--kill-on-invalid-dep": "clusterlm chains the phases",
+    "--mem": "write resources.mem",
+    "--no-kill": "clusterlm sets it",
+    "--no-requeue": "write recovery.requeue: false",
+    "--nodes": "write resources.nodes",
+    "--ntasks": "clusterlm starts one task on each node",
+    "--ntasks-per-node": "clusterlm starts one task on each node",
+    "--open-mode": "clusterlm sets it",
+    "--output": "logs lie in the run directory",
+    "--parsable": "clusterlm reads sbatch's answer",
+    "--partition": "write resources.partition",
+    "--qos": "write resources.qos",
+    "--requeue": "write recovery.requeue: true",
+    "--reservation": "write resources.reservation",
+    "--signal": "write recovery.stop_grace",
+    "--time": "write resources.time",
+    "--wrap": "write train.command",
+}
+"""Options of sbatch that clusterlm writes itself."""
+
+
+def refusals(options: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Number of each option that clusterlm writes itself, and what to write instead."""
+    for number, option in enumerate(options):
+        name = option.partition("=")[0]
+        if name in OWN_SBATCH_OPTIONS:
+            yield number, f"{name} is not accepted here: {OWN_SBATCH_OPTIONS[name]}"
