@@ -197,7 +197,8 @@ def _wish(job: Path, overrides: Sequence[str] | None, name: str | None, limit: s
     from clusterlm.spec.text_file import read_text
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
-    return Wish(job.absolute(), read_text(job.absolute(), "job.yaml"), changes, _bytes(limit) if limit else LIMIT)
+    text = read_text(job.absolute(), "job.yaml")
+    return Wish(job.absolute(), text, changes, _bytes(limit) if limit else LIMIT)
 
 
 def _bytes(text: str) -> int:
