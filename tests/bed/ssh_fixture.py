@@ -32,6 +32,11 @@ class SshBed:
 
     def server(self, name: str, **options: object) -> Sshd:
         if name not in self.servers:
+            if "shell" not in options:
+                # the machine's own account may have slow profiles
+                home = self.folder / "home"
+                home.mkdir(exist_ok=True)
+                options.update(shell="bash", home=home)
             options.setdefault("host_key", self.keys.new(f"host-{name}"))
             options.setdefault("user_key", self.keys.new("user"))
             server = Sshd(self.folder / name, **options)  # type: ignore[arg-type]
