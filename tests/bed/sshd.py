@@ -1,7 +1,7 @@
 """A real sshd for the tests: own keys, own port, own folder, ended by its pid.
 
-    def test_it_runs(sshd, ssh_home):            # fixtures of `ssh_fixture.py`
-        sshd.run …
+    def test_it_runs(ssh, backend):              # fixtures of `ssh_fixture.py`
+        server = ssh.server("plain")
 
 It runs as whoever runs the tests and lets in that user alone, by one key. What the account's shell
 is like is a `ForceCommand`: sshd gives the command to a shell of the account, and that runs
@@ -68,7 +68,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.work / "sshd_config"
         config.write_text(self._config())
-        (self.work / "authorized_keys").write_text(f"{self.user_key}.pub" and self._authorized())
+        (self.work / "authorized_keys").write_text(Path(f"{self.user_key}.pub").read_text())
         program = find_sshd()
         assert program is not None
         self._daemon = Daemon(
@@ -110,9 +110,6 @@ class Sshd:
         kind, key, *_ = Path(f"{self.host_key}.pub").read_text().split()
         return f"[{HOST}]:{self.port} {kind} {key}"
 
-    def _authorized(self) -> str:
-        return Path(f"{self.user_key}.pub").read_text()
-
     def _env(self) -> dict[str, str]:
         # the test's own virtual environment is not the account's
         return {"PATH": SYSTEM_PATH}
@@ -139,9 +136,11 @@ class Sshd:
             self.more,
         ]
         if self.shell:
-            home = f"HOME={shlex.quote(str(self.home))}" if self.home else ""
-            script = f'cd {shlex.quote(str(self.home or "/"))}; exec env {home} {self.shell} -c "$SSH_ORIGINAL_COMMAND"'
-            lines.append(f"ForceCommand {script}")
+            home = shlex.quote(str(self.home or "/"))
+            lines.append(
+                f"ForceCommand cd {home}; exec env HOME={home} {self.shell} "
+                '-c "$SSH_ORIGINAL_COMMAND"'
+            )
         return "\n".join(line for line in lines if line) + "\n"
 
     def _answers(self) -> bool:

@@ -117,6 +117,8 @@ def _script(
 def _watch(deadline_s: float | None, leash: bool) -> list[str]:
     """A process beside the program that ends it when the time has come.
 
+    Once the program has ended, what it started has no time left.
+
     It lets itself be ended while it waits, but not once it has begun to end the program: of a group
     whose first process has gone, others may be left.
     """
@@ -130,7 +132,7 @@ def _watch(deadline_s: float | None, leash: bool) -> list[str]:
         signal, grace_s = "TERM", TERM_GRACE_S
     return [
         f"( {wait}; trap '' TERM; {word}; exec 7<&- 8>&- >/dev/null; end {signal} \"$child\"; n=0",
-        f'  while [ $n -lt {grace_s * 10} ] && kill -s 0 -- "-$child"; do',
+        f'  while [ $n -lt {grace_s * 10} ] && kill -s 0 "$child"; do',
         "    if sleep 0.1; then n=$((n + 1)); else sleep 1; n=$((n + 10)); fi",
         "  done",
         '  end KILL "$child"; sleep 0.05 ) &',

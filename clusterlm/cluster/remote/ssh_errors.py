@@ -28,6 +28,7 @@ class Target:
 
 
 def no_name(target: Target) -> str:
+    """The name is not known."""
     return (
         f"{target}: no machine has the name {target.host}\n"
         "look at `host`, or at HostName in ssh_config; some names are known only with a VPN"
@@ -35,6 +36,7 @@ def no_name(target: Target) -> str:
 
 
 def refused(target: Target) -> str:
+    """Nothing listens there."""
     return (
         f"{target}: nothing listens on port {target.port} there (connection refused)\n"
         "is it another port? set `port` in the profile, or Port in ssh_config"
@@ -42,6 +44,7 @@ def refused(target: Target) -> str:
 
 
 def timed_out(target: Target) -> str:
+    """Nothing answers."""
     return (
         f"{target}: no answer (connection timed out)\n"
         "a firewall drops it, or the machine is down; is a VPN or a ProxyJump needed?"
@@ -49,10 +52,12 @@ def timed_out(target: Target) -> str:
 
 
 def no_route(target: Target) -> str:
+    """The network is another."""
     return f"{target}: no way to it from here (no route)\nare you on the network, or the VPN?"
 
 
 def no_banner(target: Target) -> str:
+    """Something else than SSH answers, or too slowly."""
     return (
         f"{target}: something answers on port {target.port}, but it does not speak SSH, or is too "
         "busy to\ntry again in a minute; some sites block an address for a while after many tries"
@@ -60,6 +65,7 @@ def no_banner(target: Target) -> str:
 
 
 def cut_off(target: Target) -> str:
+    """It hangs up."""
     return (
         f"{target}: it hung up before the login\n"
         "too many connections at once, or the site has blocked your address; try again in a minute"
@@ -67,6 +73,7 @@ def cut_off(target: Target) -> str:
 
 
 def not_let_in(target: Target, tried: Sequence[str], takes: Sequence[str], person: bool) -> str:
+    """No key, or the wrong one."""
     rows = "\n".join(f"  {key}" for key in tried) or "  no key: none was found"
     lines = [f"{target}: did not let you in; keys that were tried:", rows]
     if takes:
@@ -96,6 +103,7 @@ def unknown_key(target: Target, keys: Sequence[bytes]) -> str:
 
 
 def changed_key(target: Target, key: str, places: Sequence[str]) -> str:
+    """known_hosts has another key of the same kind."""
     return (
         f"{target}: ITS HOST KEY HAS CHANGED. Somebody may be listening in between, or the machine "
         f"was made anew.\nit shows {key}; known is another: {', '.join(places)}\n"
@@ -105,6 +113,7 @@ def changed_key(target: Target, key: str, places: Sequence[str]) -> str:
 
 
 def revoked_key(target: Target, key: str) -> str:
+    """known_hosts says that the key was stolen."""
     return (
         f"{target}: its host key {key} IS REVOKED in your known_hosts: whoever shows it is not "
         "that machine.\nAsk the site."
