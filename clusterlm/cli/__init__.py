@@ -15,6 +15,7 @@ from clusterlm.cli import (
     after,
     cache,
     check,
+    clusters,
     data,
     dry_run,
     fetch,
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 GROUPS = (
-    *(submit, read, report, check, plan, importing, recipes, data, cache, images),
+    *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
     *(after, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:

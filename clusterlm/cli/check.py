@@ -9,7 +9,14 @@ import typer
 
 from clusterlm.cli import elsewhere
 from clusterlm.cli.plan import warn_if_it_cannot_fit
-from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data
+from clusterlm.cli.submit import (
+    Cluster,
+    JobFile,
+    Overrides,
+    load,
+    refuse_bad_data,
+    with_cluster,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,14 +28,16 @@ def register(app: typer.Typer) -> None:
 def check(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask the cluster for its partitions.")
     ] = False,
 ) -> None:
     """Say every mistake in a YAML file at once."""
-    if not offline and (cluster := elsewhere.cluster_of(job, overrides)):
-        raise typer.Exit(elsewhere.check(cluster, job, overrides, []))
-    loaded = load(job, overrides, None)
+    changes = with_cluster(overrides, cluster)
+    if not offline and (there := elsewhere.cluster_of(job, changes)):
+        raise typer.Exit(elsewhere.check(there, job, changes, []))
+    loaded = load(job, overrides, None, cluster)
     refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):
         from clusterlm.cluster.host import LocalHost
@@ -43,13 +52,13 @@ def render(
     job: JobFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     overrides: Overrides = None,
+    cluster: Cluster = None,
 ) -> None:
     """Write the files of a submit into a folder, to read."""
     from clusterlm.cluster.submit import rendered
     from clusterlm.node.files import write_atomically
-    from clusterlm.spec.load import load_job
 
-    loaded = load_job(job, overrides or [])
+    loaded = load(job, overrides, None, cluster)
     files = rendered(loaded, loaded.job.name)
     output.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

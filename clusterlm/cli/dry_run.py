@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clusterlm.cli.submit import JobFile, Overrides, load, tell
+from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
 def dry_run(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     gpus: Annotated[
         str | None,
         typer.Option(
@@ -35,6 +36,6 @@ def dry_run(
     from clusterlm.cluster.dry_run import dry_run as run_small
     from clusterlm.cluster.host import LocalHost
 
-    loaded = load(job, overrides, None)
+    loaded = load(job, overrides, None, cluster)
     wish = Wish(gpus=gpus, steps=steps, nodes=nodes, keep=keep)
     raise typer.Exit(run_small(loaded, wish, LocalHost(), may_build=not no_build, tell=tell))

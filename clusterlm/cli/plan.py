@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clusterlm.cli.submit import AsJson, JobFile, Overrides, load
+from clusterlm.cli.submit import AsJson, Cluster, JobFile, Overrides, load, override_of
 from clusterlm.errors import CacheNotReady, ClusterLMError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 def plan(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show the arithmetic behind the figures.")
     ] = False,
@@ -73,7 +74,8 @@ def plan(
     from clusterlm.plan.report import lines_of
     from clusterlm.spec.units import count_of, mebibytes_of
 
-    asked = _load(job, overrides)
+    further = [override_of(cluster)] if cluster is not None else []
+    asked = _load(job, [*(overrides or []), *further])
     facts = _look_up(asked)
     given = {
         "gpu": gpu,

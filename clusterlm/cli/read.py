@@ -17,6 +17,7 @@ from clusterlm.cli import elsewhere
 if TYPE_CHECKING:
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.run_status import RunStatus
+    from clusterlm.cluster.status import StatusReader
     from clusterlm.paths import Phase, RunPaths
 
 ENDED_SHOWN = 20
@@ -128,10 +129,9 @@ def why(run: RunName, as_json: AsJson = False) -> None:
 
 def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
     from clusterlm.cluster.status import StatusReader, find_run
-    from clusterlm.paths import runs_dir
 
     if not runs:
-        reader = StatusReader(runs_dir())
+        reader = _reader_of_all()
         own = reader.read()
         others, notes = elsewhere.statuses()
         return _newest_first(own + others), reader.notes + notes
@@ -152,17 +152,26 @@ def _newest_first(found: list[RunStatus]) -> list[RunStatus]:
     return sorted(found, key=lambda s: (s.state.is_final, s.updated_s_ago or 0.0))
 
 
+def _reader_of_all() -> StatusReader:
+    from clusterlm.cluster.places import all_runs_dirs
+    from clusterlm.cluster.status import StatusReader
+
+    first, *further = all_runs_dirs()
+    return StatusReader(first, further=further)
+
+
 def _without_old(found: list[RunStatus]) -> list[RunStatus]:
     living = [one for one in found if not one.state.is_final]
     return living + [one for one in found if one.state.is_final][:ENDED_SHOWN]
 
 
 def _print_table(found: list[RunStatus]) -> None:
+    from clusterlm.cluster.places import all_runs_dirs
     from clusterlm.cluster.table import plain_table, rich_table
-    from clusterlm.paths import runs_dir
 
     if not found:
-        typer.echo(f"no runs in {runs_dir()}; start one with: clusterlm submit JOB.yaml")
+        where = " or ".join(map(str, all_runs_dirs()))
+        typer.echo(f"no runs in {where}; start one with: clusterlm submit JOB.yaml")
         return
     if sys.stdout.isatty():
         from rich.console import Console
@@ -179,10 +188,9 @@ def _print_table(found: list[RunStatus]) -> None:
 def _watch(runs: list[str] | None) -> int:
     from clusterlm.cluster.status import StatusReader, find_run
     from clusterlm.cluster.watch import watch_all, watch_run
-    from clusterlm.paths import runs_dir
 
     if not runs:
-        return watch_all(StatusReader(runs_dir()), None)
+        return watch_all(_reader_of_all(), None)
     if len(runs) == 1 and (there := elsewhere.find(runs[0])):
         return elsewhere.watch(there)
     paths = [find_run(run) for run in runs]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterlm.cli.submit import JobFile, Overrides, load, refuse_bad_data, tell
+from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, refuse_bad_data, tell
 from clusterlm.errors import ClusterLMError
 
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def scaling(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     nodes: Annotated[
         str | None,
         typer.Option(metavar="1,2,4", help="Nodes; default: 1, 2, 4, ... up to those of the job."),
@@ -46,7 +47,7 @@ def scaling(
     from clusterlm.cluster.scaling_plot import plot
     from clusterlm.cluster.scaling_report import WEAK, table, to_json, verdict
 
-    loaded = load(job, overrides, None)
+    loaded = load(job, overrides, None, cluster)
     refuse_bad_data(loaded)
     sizes = sizes_for(
         loaded.job, _counts("--nodes", nodes), _counts("--gpus-per-node", gpus_per_node)

@@ -19,6 +19,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the YAML; may be repeated."),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Where: local, slurm, or a cluster of yours."),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 SnapshotLimit = Annotated[
     str | None,
@@ -39,6 +43,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     job: JobFile,
     overrides: Overrides = None,
+    cluster: Cluster = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; default: the job's.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     dry_run: Annotated[
@@ -55,11 +60,12 @@ def submit(
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
-    if cluster := elsewhere.cluster_of(job, overrides):
+    changes = with_cluster(overrides, cluster)
+    if there := elsewhere.cluster_of(job, changes):
         code = elsewhere.submit(
-            cluster,
+            there,
             job,
-            overrides,
+            changes,
             name,
             options=["--no-build"] if no_build else [],
             limit=limit,
@@ -68,7 +74,7 @@ def submit(
             as_json=as_json,
         )
         raise typer.Exit(code)
-    loaded = load(job, overrides, name)
+    loaded = load(job, overrides, name, cluster)
     refuse_bad_data(loaded)
     if dry_run:
         _print_files(loaded)
@@ -141,15 +147,34 @@ def tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def load(job: Path, overrides: list[str] | None, name: str | None) -> LoadedJob:
-    """Read a job and print its notes."""
+def load(
+    job: Path, overrides: list[str] | None, name: str | None, cluster: str | None = None
+) -> LoadedJob:
+    """Read a job and print its notes; the folders of its cluster become those of this process."""
+    from clusterlm.cluster.places import use_folders
+    from clusterlm.spec.clusters import folders_of
     from clusterlm.spec.load import load_job
 
-    changes = [*(overrides or []), *([f"name={name}"] if name else [])]
+    changes = with_cluster([*(overrides or []), *([f"name={name}"] if name else [])], cluster)
     loaded = load_job(job, changes)
+    if loaded.profile:
+        use_folders(folders_of(loaded.profile))
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
     return loaded
+
+
+def with_cluster(overrides: list[str] | None, cluster: str | None) -> list[str]:
+    """The changes to a YAML, with `--cluster` among them."""
+    return [*(overrides or []), *([override_of(cluster)] if cluster is not None else [])]
+
+
+def override_of(cluster: str) -> str:
+    """`--cluster NAME` as the `--set` that it stands for."""
+    import json
+
+    # in quotes: a name such as 1 is text
+    return f"cluster={json.dumps(cluster)}"
 
 
 def refuse_bad_data(loaded: LoadedJob) -> None:

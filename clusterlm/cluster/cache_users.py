@@ -6,14 +6,15 @@ it. In doubt a run is taken for one that has not ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clusterlm.cluster.places import all_runs_dirs
 from clusterlm.data.whole import why_not_whole
 from clusterlm.errors import DataError
 from clusterlm.node.files import read_json
-from clusterlm.paths import RunPaths, runs_dir
+from clusterlm.paths import RunPaths
 from clusterlm.weights.resized import key_of
 
 
@@ -89,8 +90,7 @@ def refuse_used(fingerprints: Sequence[str], users: Users) -> None:
 
 def _runs() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    folder = runs_dir()
-    for lock in sorted(folder.glob("*/lock.json")) if folder.is_dir() else ():
+    for lock in _locks():
         fingerprint = (read_json(lock) or {}).get("fingerprint")
         if isinstance(fingerprint, str) and not lock.parent.name.startswith("."):
             found.setdefault(fingerprint, []).append(lock.parent.name)
@@ -98,10 +98,14 @@ def _runs() -> dict[str, list[str]]:
 
 
 def _models() -> frozenset[str]:
-    folder = runs_dir()
-    runs = [p.parent for p in folder.glob("*/lock.json")] if folder.is_dir() else []
+    runs = [lock.parent for lock in _locks()]
     keys = (key_of(RunPaths(run)) for run in runs if not run.name.startswith("."))
     return frozenset(key for key in keys if key)
+
+
+def _locks() -> list[Path]:
+    folders = [folder for folder in all_runs_dirs() if folder.is_dir()]
+    return [lock for folder in folders for lock in sorted(folder.glob("*/lock.json"))]
 
 
 def _of_claim(path: Path) -> list[str]:
@@ -112,16 +116,24 @@ def _of_claim(path: Path) -> list[str]:
 
 
 def _is_run(name: str) -> bool:
-    return bool(name) and "/" not in name and (runs_dir() / name / "events.jsonl").is_file()
+    return bool(name) and "/" not in name and any(_runs_there([name]).values())
+
+
+def _runs_there(names: Iterable[str]) -> dict[Path, list[str]]:
+    """Those of the names that are runs, by the folder they lie in."""
+    wanted = list(dict.fromkeys(names))
+    return {
+        folder: [name for name in wanted if (folder / name / "events.jsonl").is_file()]
+        for folder in all_runs_dirs()
+    }
 
 
 def _unfinished(runs: Sequence[str]) -> frozenset[str]:
-    there = [run for run in dict.fromkeys(runs) if _is_run(run)]
-    if not there:
-        return frozenset()
     from clusterlm.cluster.status import read_runs
 
-    return frozenset(s.run for s in read_runs(runs_dir(), there) if not s.state.is_final)
+    there = _runs_there(run for run in runs if run and "/" not in run)
+    found = [s for folder, own in there.items() if own for s in read_runs(folder, own)]
+    return frozenset(status.run for status in found if not status.state.is_final)
 
 
 def _is_ready(root: Path) -> bool:

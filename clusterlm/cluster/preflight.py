@@ -10,6 +10,7 @@ from clusterlm.cluster.claims import Claim
 from clusterlm.cluster.host import Completed, Host
 from clusterlm.cluster.slurm import Partition, job_lives, partitions
 from clusterlm.errors import ImageError, Problem, SlurmError, SpecError
+from clusterlm.spec.clusters import RESERVED, read_clusters
 from clusterlm.spec.job import LOCAL, Job
 from clusterlm.spec.units import slurm_time
 from clusterlm.supervise.allocation import process_lives
@@ -37,6 +38,7 @@ def refuse_impossible(job: Job, host: Host, source: str = "job.yaml") -> None:
     if job.cluster == LOCAL:
         _refuse_absent_runtime(job, host, source)
         return
+    _refuse_elsewhere(job)
     missing = [p for p in PROGRAMS if not host.has(p)]
     if missing:
         raise SlurmError(
@@ -56,6 +58,16 @@ def refuse_impossible(job: Job, host: Host, source: str = "job.yaml") -> None:
         raise SpecError(source, problems)
     if job.runtime == "pyxis" and not has_pyxis(host):
         raise SpecError(source, [Problem("image.runtime", _NO_PYXIS)])
+
+
+def _refuse_elsewhere(job: Job) -> None:
+    """A cluster behind SSH is asked over there; nothing of it may reach a Slurm of this machine."""
+    profile = None if job.cluster in RESERVED else read_clusters().get(job.cluster)
+    if profile is not None and profile.host is not None:
+        raise SlurmError(
+            f"cluster {job.cluster} is reached over SSH ({profile.host}); this is done there, not "
+            "here\n  submit, check and status do it by --cluster; else log in and run it there"
+        )
 
 
 def has_pyxis(host: Host) -> bool:

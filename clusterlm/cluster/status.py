@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from clusterlm.cluster.host import LocalHost
 from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.places import all_runs_dirs, use_folders
 from clusterlm.cluster.records import Records, read_records
 from clusterlm.cluster.run_status import RunStatus, compose
 from clusterlm.cluster.scheduler import LOCAL, NOT_ASKED, SchedulerView, Seen
 from clusterlm.errors import RunError
 from clusterlm.paths import RunPaths
-from clusterlm.paths import runs_dir as default_runs_dir
+from clusterlm.spec.clusters import folders_beside
 from clusterlm.supervise.causes import State
 from clusterlm.supervise.history import History, JobRef, read_history
 from clusterlm.supervise.judge_run import (
@@ -48,9 +49,10 @@ class StatusReader:
         runs_dir: Path,
         view: SchedulerView | None = None,
         *,
+        further: Sequence[Path] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._runs_dir, self._clock = runs_dir, clock
+        self._runs_dir, self._further, self._clock = runs_dir, further, clock
         self._view = view or SchedulerView(runs_dir, LocalHost())
         self.notes: list[str] = []
         """What was left out, and why; of the last look."""
@@ -101,12 +103,14 @@ class StatusReader:
         if names is not None:
             return [RunPaths(self._runs_dir / name) for name in names]
         runs = []
-        for name in _folder_names(self._runs_dir):
-            folder = self._runs_dir / name
-            if (folder / "events.jsonl").exists():
-                runs.append(RunPaths(folder))
-            else:
-                self.notes.append(f"{name}: no run (it has no events.jsonl)")
+        # those of other clusters of this machine: one Slurm, so one view of it
+        for runs_dir in (self._runs_dir, *self._further):
+            for name in _folder_names(runs_dir):
+                folder = runs_dir / name
+                if (folder / "events.jsonl").exists():
+                    runs.append(RunPaths(folder))
+                else:
+                    self.notes.append(f"{name}: no run (it has no events.jsonl)")
         return runs
 
 
@@ -213,24 +217,30 @@ def _current_step(records: Records) -> int | None:
 def find_run(text: str, runs_dir: Path | None = None) -> RunPaths:
     """A run by its name, or by the path of its folder.
 
+    One of a cluster that has folders of its own makes its caches those of this process.
+
     Raises:
         RunError: there is none; the message names near ones.
     """
-    folder = runs_dir or default_runs_dir()
-    candidates = [folder / text] if text and "/" not in text else [Path(text).absolute()]
+    folders = [runs_dir] if runs_dir else all_runs_dirs()
+    is_name = bool(text) and "/" not in text
+    candidates = [folder / text for folder in folders] if is_name else [Path(text).absolute()]
     for path in candidates:
         if text not in (".", "..") and (path / "events.jsonl").exists():
+            use_folders(folders_beside(path.parent))
             return RunPaths(path)
     names = sorted(
         readable(p.parent.name.encode())
+        for folder in folders
         for p in folder.glob("*/events.jsonl")
         if not p.parent.name.startswith(".")
     )
+    where = " or ".join(map(str, folders))
     if not names:
-        raise RunError(f"no run {text!r}: there are no runs in {folder}")
+        raise RunError(f"no run {text!r}: there are no runs in {where}")
     from clusterlm.spec.wording import did_you_mean
 
-    raise RunError(f"no run {text!r} in {folder}; {did_you_mean(text, names)}")
+    raise RunError(f"no run {text!r} in {where}; {did_you_mean(text, names)}")
 
 
 def supervisor_lives(run: RunPaths) -> bool:

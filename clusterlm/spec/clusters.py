@@ -92,7 +92,7 @@ def parse_clusters(text: str, source: str) -> dict[str, Profile]:
         SpecError: with every mistake, each with its place and line.
     """
     source = printable(source)
-    if not text.strip():
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
         return {}
     try:
         document = read_document(text, CLUSTERS)
@@ -107,12 +107,57 @@ def parse_clusters(text: str, source: str) -> dict[str, Profile]:
 
 
 def folders_of(profile: Profile) -> dict[str, str]:
-    """`CLUSTERLM_RUNS_DIR` and so on, as far as the profile says where they are; `~` stays."""
-    found = {}
+    """`CLUSTERLM_RUNS_DIR` and so on of a cluster whose login node is this machine.
+
+    Empty for one that is reached over SSH: its folders are over there.
+    """
+    return {} if profile.host else _folders_in(profile.model_dump())
+
+
+def local_runs_dirs() -> list[Path]:
+    """Where runs of this machine's clusters lie, beside the usual place.
+
+    None where `$CLUSTERLM_RUNS_DIR` says where runs are. Never fails: whoever looks at runs must
+    see them also while somebody edits clusters.yaml.
+    """
+    path = clusters_file()
+    if os.environ.get("CLUSTERLM_RUNS_DIR") or not path.is_file():
+        return []
+    found = [Path(f["CLUSTERLM_RUNS_DIR"]) for f in _local_folders() if "CLUSTERLM_RUNS_DIR" in f]
+    return list(dict.fromkeys(found))
+
+
+def folders_beside(runs_dir: Path) -> dict[str, str]:
+    """The caches and images of the cluster whose runs lie there; empty when it is nobody's."""
+    for folders in _local_folders():
+        if folders.get("CLUSTERLM_RUNS_DIR") == str(runs_dir):
+            return {key: path for key, path in folders.items() if key != "CLUSTERLM_RUNS_DIR"}
+    return {}
+
+
+def _local_folders() -> list[dict[str, str]]:
+    # not `read_clusters`: it refuses the whole file for one mistake, and costs 20 ms
+    try:
+        refuse_open_file(clusters_file())
+        values = read_document(clusters_file().read_text("utf-8"), CLUSTERS).values
+    except (OSError, ValueError, NotYaml, ClusterLMError):
+        return []
+    entries = values.get("clusters")
+    listed = entries.values() if isinstance(entries, dict) else []
+    return [_folders_in(entry) for entry in listed if isinstance(entry, dict) and _is_here(entry)]
+
+
+def _is_here(entry: Mapping[str, Any]) -> bool:
+    return entry.get("host") is None
+
+
+def _folders_in(entry: Mapping[str, Any]) -> dict[str, str]:
+    found, folder = {}, entry.get("folder")
+    folder = folder if isinstance(folder, str) else None
     for key, leaf in _FOLDERS.items():
-        own = getattr(profile, f"{leaf}_dir")
-        if own or profile.folder:
-            found[f"CLUSTERLM_{key}_DIR"] = own or f"{profile.folder}/{leaf}"
+        own = entry.get(f"{leaf}_dir") or (f"{folder}/{leaf}" if folder else None)
+        if isinstance(own, str):
+            found[f"CLUSTERLM_{key}_DIR"] = str(Path(own).expanduser().absolute())
     return found
 
 

@@ -40,7 +40,7 @@ ONLY_SLURM = (
 
 def cluster_is_known(job: Job) -> Iterator[Problem]:
     """`local`, `slurm`, or a name in clusters.yaml."""
-    if job.cluster not in (*RESERVED, *read_clusters()):
+    if job.cluster not in RESERVED and job.cluster not in read_clusters():
         yield Problem("cluster", f'"{job.cluster}" is no cluster known here; {advice(job.cluster)}')
 
 

@@ -24,6 +24,7 @@ from clusterlm.errors import TrainError
 from clusterlm.node.files import read_json
 from clusterlm.node.seal import newest_verified
 from clusterlm.paths import CachePaths, RunPaths, runs_dir
+from clusterlm.spec.clusters import local_runs_dirs
 from clusterlm.spec.job import Job
 from clusterlm.weights.files import ADAPTER_CONFIG
 
@@ -95,9 +96,9 @@ def find_target(text: str, *, base: str | None = None) -> Target:
     if path.is_file():
         raise TrainError(f"{text} is a file; {ACCEPTED}")
     if text and text not in (".", "..") and "/" not in text:
-        run = RunPaths(runs_dir() / text)
-        if _is_run(run.root):
-            return _of_run(run, base)
+        for folder in _runs_dirs():
+            if _is_run(folder / text):
+                return _of_run(RunPaths(folder / text), base)
     return _of_hub(text, path, base)
 
 
@@ -120,6 +121,10 @@ def job_of(run: RunPaths) -> Job | None:
         return None
 
 
+def _runs_dirs() -> list[Path]:
+    return list(dict.fromkeys([runs_dir(), *local_runs_dirs()]))
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / "spec.json").is_file()
 
@@ -129,7 +134,8 @@ def _newest_run(path: Path) -> RunPaths:
 
     name = load_job(path).job.name
     pattern = re.compile(rf"{re.escape(name)}(-\d+)?")
-    folders = [p.parent for p in runs_dir().glob("*/spec.json") if pattern.fullmatch(p.parent.name)]
+    specs = [spec for folder in _runs_dirs() for spec in folder.glob("*/spec.json")]
+    folders = [spec.parent for spec in specs if pattern.fullmatch(spec.parent.name)]
     if not folders:
         raise TrainError(f"{path}: no run of {name} yet in {runs_dir()}: clusterlm submit {path}")
     return RunPaths(max(folders, key=lambda folder: (folder / "spec.json").stat().st_mtime))
@@ -182,7 +188,8 @@ def _of_hub(text: str, path: Path, base: str | None) -> Target:
     if is_path or not _HUB_ID.fullmatch(text):
         raise TrainError(f"{text!r} is not there; {ACCEPTED}")
     if "/" not in text:
-        names = [p.parent.name for p in sorted(runs_dir().glob("*/spec.json"))]
+        specs = [spec for folder in _runs_dirs() for spec in sorted(folder.glob("*/spec.json"))]
+        names = [spec.parent.name for spec in specs]
         # a run that is nearly so called was meant, whatever the hub has
         if near := get_close_matches(text, names, n=1):
             raise TrainError(f"no run {text!r} in {runs_dir()}; did you mean {near[0]}?")

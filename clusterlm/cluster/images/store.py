@@ -15,9 +15,10 @@ from clusterlm.cluster.host import Host
 from clusterlm.cluster.images.engine import engine_named
 from clusterlm.cluster.images.execute import log_path
 from clusterlm.cluster.images.record import ImageRecord, read_seal, record_from, seal_path
+from clusterlm.cluster.places import all_runs_dirs
 from clusterlm.errors import ImageError
 from clusterlm.node.files import read_json
-from clusterlm.paths import ImagePaths, images_dir, runs_dir
+from clusterlm.paths import ImagePaths, images_dir
 
 _RECORD = re.compile(r"[0-9a-f]{16}\.json")
 # what an import or a context leaves when it is killed
@@ -179,8 +180,7 @@ def _records() -> Iterator[ImageRecord]:
 def _users() -> dict[str, list[str]]:
     """Runs by the recipe that their lock.json names."""
     users: dict[str, list[str]] = {}
-    folder = runs_dir()
-    for lock in folder.glob("*/lock.json") if folder.is_dir() else ():
+    for lock in (lock for folder in all_runs_dirs() for lock in folder.glob("*/lock.json")):
         image = (read_json(lock) or {}).get("image")
         recipe = image.get("recipe") if isinstance(image, dict) else None
         if recipe and not lock.parent.name.startswith("."):
@@ -194,7 +194,11 @@ def _unfinished(runs: Sequence[str]) -> set[str]:
         return set()
     from clusterlm.cluster.status import read_runs
 
-    return {status.run for status in read_runs(runs_dir(), runs) if not status.state.is_final}
+    found = set()
+    for folder in all_runs_dirs():
+        own = [run for run in runs if (folder / run).is_dir()]
+        found |= {s.run for s in read_runs(folder, own) if own and not s.state.is_final}
+    return found
 
 
 def _remove_tag(record: ImageRecord, host: Host, tell: Callable[[str], None]) -> None:

@@ -205,9 +205,7 @@ def test_dry_run_lists_what_goes_and_prints_what_would_be_sent(
     assert not (there.home / "sbatch.calls").exists()
 
 
-def test_check_asks_the_cluster(
-    laptop: Path, there: LocalTransport, clusterlm: Clusterlm
-) -> None:
+def test_check_asks_the_cluster(laptop: Path, there: LocalTransport, clusterlm: Clusterlm) -> None:
     job(laptop)
     assert clusterlm("check", "job.yaml")[0] == 0
     code, _, err = clusterlm("check", "job.yaml", "--set", "resources.nodes=9")
