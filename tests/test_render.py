@@ -249,3 +249,25 @@ def test_hostile_values_do_not_leave_their_place_in_a_container(value: str) -> N
         check=True,
     )
     assert shown.stdout.decode() == value + "x"
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"gpus_per_node": 8}, "#SBATCH --gres=gpu:8\n"),
+        ({"gpus_per_node": 8, "gpu_request": "gres", "gpu_type": "a"}, "#SBATCH --gres=gpu:a:8\n"),
+        ({"gpus_per_node": 8, "gpu_request": "gpus-per-node"}, "#SBATCH --gpus-per-node=8\n"),
+        (
+            {"gpus_per_node": 8, "gpu_request": "gpus-per-node", "gpu_type": "a100"},
+            "#SBATCH --gpus-per-node=a100:8\n",
+        ),
+    ],
+)
+def test_gpus_are_asked_for_in_the_way_that_the_cluster_takes(
+    asked: dict[str, object], line: str
+) -> None:
+    job = Job.model_validate({**FULL, "resources": asked})
+    text = render_sbatch(job, RUN, "train", Launch())
+    assert line in text
+    assert text.count("gpu") == line.count("gpu")
+    assert "gpus-per-node" not in render_sbatch(job, RUN, "preprocess", Launch())

@@ -22,13 +22,14 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model, Vocab
 from clusterlm.spec.vocabulary import misfit, rows_of
-from clusterlm.spec.wording import one_line
+from clusterlm.spec.wording import one_line, or_nearest
 from clusterlm.train.adapter import Sample, add_adapter
 from clusterlm.train.attention import choose_attention
-from clusterlm.train.classes import AUTO, auto_class, did_you_mean, find_model_class
+from clusterlm.train.classes import AUTO, auto_class, find_model_class
 from clusterlm.train.new_tokens import choose_tokens
 from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
 from clusterlm.train.trainable import choose_trainable
+from clusterlm.train.whole_load import load_whole
 
 POSITIONS = "max_position_embeddings"
 # accepted by config classes without being among the keys they list
@@ -123,7 +124,8 @@ def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool
         check_vocabulary(asked.vocab, config, num_tokens)
         further["attn_implementation"] = _attention(job, model_class, config, on_cpu, say)
         loader = model_class or AutoModelForCausalLM
-        model = loader.from_pretrained(source, config=config, dtype=dtype, **origin, **further)
+        how = {"config": config, "dtype": dtype, **origin, **further}
+        model = load_whole(loader, source, may_miss=model_class is not None, say=say, **how)
     except (OSError, ValueError) as error:
         raise TrainError(_explain_unloaded(name, error)) from error
     if asked.quantization is not None:
@@ -222,7 +224,7 @@ def _new_config(
         if key not in known:
             raise TrainError(
                 f"model.from_scratch.config: {config_class.__name__} has no key "
-                f"{key}{did_you_mean(key, known)}"
+                f"{key}{or_nearest(key, known)}"
             )
     positions = getattr(standard, POSITIONS, None) or block_size
     values = {

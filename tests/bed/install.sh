@@ -11,7 +11,7 @@ packages=(
     iproute2 util-linux
     shellcheck g++
     openssh-server openssh-client
-    docker.io debootstrap debian-archive-keyring squashfs-tools
+    docker.io debootstrap debian-archive-keyring squashfs-tools patchelf
 )
 [ "$#" -eq 0 ] || packages=("$@")
 policy=/usr/sbin/policy-rc.d
