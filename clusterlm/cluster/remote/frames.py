@@ -1,6 +1,6 @@
-"""One output of a program over there, freed from what logging in printed and from our own marks.
+r"""One output of a program over there, freed from what logging in printed and from our own marks.
 
-Welcome to cluster!\\n MARK:begin\\n what the program printed MARK:end:0\\n
+Welcome to cluster!\n MARK:begin\n what the program printed MARK:end:0\n
 `---- noise ------'                `------- kept ---------'
 """
 

@@ -1,4 +1,4 @@
-"""The one connection to a host that all programs share: `ssh -M`, kept for ten minutes of idleness.
+"""The one connection to a host that all programs share: `ssh -M`, kept for ten idle minutes.
 
 Whoever asks first logs in, at a terminal with the password, code or touch that the site wants; every
 later command, also of another clusterlm, goes over the same connection. Commands never connect by
@@ -46,6 +46,9 @@ ClearAllForwardings yes
 PermitLocalCommand no
 ServerAliveInterval {ALIVE_EVERY_S}
 ServerAliveCountMax {ALIVE_TIMES}
+"""
+DEFAULTS = f"""\
+Host *
 ConnectTimeout {CONNECT_S}
 """
 
@@ -57,6 +60,7 @@ class Master:
         self.address = address
         folder = socket_folder()
         text = FORCED + "".join(f"Include {_quoted(path)}\n" for path in config_files())
+        text += DEFAULTS
         key = hashlib.sha256(f"{address!r}\n{text}".encode()).hexdigest()[:16]
         self._socket = folder / key
         self._lock = folder / f"{key}.lock"
@@ -185,13 +189,15 @@ class Master:
             errors="replace",
             check=False,
         )
-        told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        lines = [tuple(line.split(" ", 1)) for line in done.stdout.splitlines() if " " in line]
+        told = dict(lines)
         port = told.get("port", "22")
         return Target(
             self.address,
             told.get("hostname", self.address.host),
             int(port) if port.isdecimal() else 22,
             is_direct=not {"proxyjump", "proxycommand"} & set(told),
+            keys=tuple(Path(v).expanduser() for key, v in lines if key == "identityfile"),
         )
 
     @contextlib.contextmanager

@@ -33,6 +33,7 @@ from clusterlm.cluster.remote.ssh_errors import Target
 from clusterlm.errors import SshError
 
 LONGEST_WAY = 8
+HANDSHAKE_S = 15.0
 ALIVE_EVERY_S, ALIVE_PATIENCE_S = 15.0, 30.0
 # names that keys of one kind sign under; SHA-1 is not among them
 SIGNED_AS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -184,7 +185,9 @@ def _shake_hands(
     transport.banner_timeout = config.connect_s
     transport.daemon = True
     try:
-        transport.start_client(timeout=config.connect_s)
+        transport.start_client(timeout=config.connect_s + HANDSHAKE_S)
+        if not transport.initial_kex_done:
+            raise TimeoutError("timed out")
         _check_key(transport, config, target, known)
         log_in(transport, config, target)
     except (paramiko.SSHException, EOFError, OSError) as error:
