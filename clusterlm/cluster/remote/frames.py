@@ -36,7 +36,7 @@ class Frame:
         """What of it the program printed; the beginning of a possible mark is held back."""
         data = self._held + piece
         self._held = b""
-        kept = []
+        kept: list[bytes] = []
         while data and not self.has_ended:
             at = data.find(self._mark)
             if at < 0:

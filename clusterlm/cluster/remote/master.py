@@ -189,7 +189,7 @@ class Master:
             errors="replace",
             check=False,
         )
-        lines = [tuple(line.split(" ", 1)) for line in done.stdout.splitlines() if " " in line]
+        lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
         told = dict(lines)
         port = told.get("port", "22")
         return Target(

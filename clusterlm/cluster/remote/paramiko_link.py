@@ -134,8 +134,8 @@ class Wire:
             # ssh_config means a shell's words here
             self._program = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 start_new_session=True,
             )
         return ours
@@ -167,7 +167,7 @@ def _through(below: Link, config: HostConfig, target: Target) -> paramiko.Channe
         ) from error
 
 
-class _Transport(paramiko.Transport):
+class _Transport(paramiko.Transport):  # type: ignore[misc]
     """Asks for the host keys that known_hosts can judge, in that order."""
 
     asked_keys: tuple[str, ...] = ()
