@@ -1,4 +1,4 @@
-r"""The one line that sshd gets to run `argv`, whatever shell the account has and whatever it prints.
+r"""The line that sshd gets to run `argv`, whatever the account's shell is and whatever it prints.
 
 Three shells stand between us and the program, and each is told as little as possible:
 

@@ -225,7 +225,6 @@ class _Far:
         moved: Callable[[int], None] = lambda count: None,
     ) -> dict[str, Any]:
         argv = [self._python, "-c", self._text, verb, self._path, *words]
-        # a leash on what only answers: it ends with the connection
         done = self._transport.pipe(argv, source=source, sink=sink, moved=moved)
         answer = _last_json(done.err)
         where = f"{self._transport.name}:{self._path}"
