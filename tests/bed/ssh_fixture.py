@@ -4,7 +4,7 @@
         server = ssh.server("plain")
         assert ssh.connect(backend, server).run(["true"]).is_ok
 
-A server is started once a session, by its name. Nothing of the user's own ~/.ssh is read or written.
+A server is started once a session, by its name. The user's own ~/.ssh is neither read nor written.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""One output of a program over there, freed from what logging in printed and from our own marks.
+r"""One output of a program over there, freed from what logging in printed and from our own marks.
 
-Welcome to cluster!\\n MARK:begin\\n what the program printed MARK:end:0\\n
+Welcome to cluster!\n MARK:begin\n what the program printed MARK:end:0\n
 `---- noise ------'                `------- kept ---------'
 """
 
@@ -36,7 +36,7 @@ class Frame:
         """What of it the program printed; the beginning of a possible mark is held back."""
         data = self._held + piece
         self._held = b""
-        kept = []
+        kept: list[bytes] = []
         while data and not self.has_ended:
             at = data.find(self._mark)
             if at < 0:

@@ -1,10 +1,10 @@
-"""The one line that sshd gets to run `argv`, whatever shell the account has and whatever it prints.
+r"""The line that sshd gets to run `argv`, whatever the account's shell is and whatever it prints.
 
 Three shells stand between us and the program, and each is told as little as possible:
 
-    login shell (bash, csh, fish, ..)   exec /bin/sh -c 'eval "$(printf %b "$1")"' clusterlm '\\0145..'
-    sh                                  keeps our input away from profiles, finds bash
-    bash -l                             profiles, the profile's `setup`, then the program
+    login shell (bash, csh, ..)  exec /bin/sh -c 'eval "$(printf %b "$1")"' clusterlm '\0145..'
+    sh                           keeps our input away from profiles, finds bash
+    bash -l                      profiles, the profile's `setup`, then the program
 
 The login shell sees no byte that means something to any of them: no quote, newline, `!` or
 backslash other than of an octal number. So any byte arrives in `argv` as it is.

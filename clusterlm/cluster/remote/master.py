@@ -1,4 +1,4 @@
-"""The one connection to a host that all programs share: `ssh -M`, kept for ten minutes of idleness.
+"""The one connection to a host, which all programs share: `ssh -M`, kept ten idle minutes.
 
 Whoever asks first logs in, at a terminal with the password, code or touch that the site wants; every
 later command, also of another clusterlm, goes over the same connection. Commands never connect by
@@ -46,6 +46,9 @@ ClearAllForwardings yes
 PermitLocalCommand no
 ServerAliveInterval {ALIVE_EVERY_S}
 ServerAliveCountMax {ALIVE_TIMES}
+"""
+DEFAULTS = f"""\
+Host *
 ConnectTimeout {CONNECT_S}
 """
 
@@ -57,6 +60,7 @@ class Master:
         self.address = address
         folder = socket_folder()
         text = FORCED + "".join(f"Include {_quoted(path)}\n" for path in config_files())
+        text += DEFAULTS
         key = hashlib.sha256(f"{address!r}\n{text}".encode()).hexdigest()[:16]
         self._socket = folder / key
         self._lock = folder / f"{key}.lock"
@@ -168,14 +172,32 @@ class Master:
         if code is None:
             said += f"\nConnection timed out after {PERSON_S if person else LOGIN_S:.0f} s of login"
         if code != 0:
-            raise SshError(explain_openssh(self._target(said), said, person=person))
+            if not person and not self._target().is_direct:
+                said += self._said_on_the_way()
+            raise SshError(explain_openssh(self._target(), said, person=person))
         if not self._listens():
             raise SshError(
                 f"{self.address}: connected, but ssh made no control socket at {self._socket}"
                 f"\n{said}".rstrip()
             )
 
-    def _target(self, said: str) -> Target:
+    def _said_on_the_way(self) -> str:
+        """What a host before this one objects to: ssh hides it while it makes a master."""
+        argv = [*self._base(), "-o", "ControlPath=none", "-o", "ControlMaster=no"]
+        argv += ["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-T", "--", self.address.host]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(
+                [*argv, "exit 0"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=2 * CONNECT_S,
+                check=False,
+            ).stderr
+        return ""
+
+    def _target(self) -> Target:
         """What ssh_config makes of the address, as `ssh` itself reads it."""
         done = subprocess.run(
             [*self._base(), "-G", "--", self.address.host],
@@ -185,13 +207,15 @@ class Master:
             errors="replace",
             check=False,
         )
-        told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
+        told = dict(lines)
         port = told.get("port", "22")
         return Target(
             self.address,
             told.get("hostname", self.address.host),
             int(port) if port.isdecimal() else 22,
             is_direct=not {"proxyjump", "proxycommand"} & set(told),
+            keys=tuple(Path(v).expanduser() for key, v in lines if key == "identityfile"),
         )
 
     @contextlib.contextmanager

@@ -46,8 +46,9 @@ class _Process:
             bufsize=0,
             start_new_session=True,
         )
-        assert self._child.stdin and self._child.stdout and self._child.stderr
-        self._in, self._out, self._err = self._child.stdin, self._child.stdout, self._child.stderr
+        files = (self._child.stdin, self._child.stdout, self._child.stderr)
+        assert None not in files
+        self._in, self._out, self._err = (file for file in files if file is not None)
 
     def read_out(self) -> bytes:
         return os.read(self._out.fileno(), PIECE_BYTES)

@@ -1,4 +1,4 @@
-"""Logging in with paramiko: an agent, key files, and at a terminal a code or password. Nothing is kept.
+"""Logging in with paramiko: an agent, key files, at a terminal a code or password. Nothing is kept.
 
 OpenSSH's order: keys that both the agent and ssh_config name, the agent's others, files. A key file
 with a passphrase is opened at a terminal only.
@@ -29,26 +29,27 @@ def log_in(link: paramiko.Transport, config: HostConfig, target: Target) -> None
     Raises:
         SshError: none of them led in; the text names the keys that were tried.
     """
-    tried: list[str] = []
-    takes: Sequence[str] = _ask_what_it_takes(link, config.user)
-    if takes is LET_IN:
-        return
-    for key, name in _keys(config):
-        if "publickey" not in takes or not link.is_active():
-            break
-        tried.append(f"{name}  {fingerprint(key.asbytes())}")
-        with contextlib.suppress(paramiko.AuthenticationException):
-            takes = link.auth_publickey(config.user, key)
-            if not takes:
-                return
-            # the key is good, and the site wants something more
-            break
-    if _ask_person(link, config.user, takes):
+    with _Agent(config.agent) as agent:
+        tried, takes = _offer_keys(link, config, agent)
+    if not takes or _ask_person(link, config.user, takes):
         return
     raise SshError(not_let_in(target, tried, takes, _is_person()))
 
 
-LET_IN: Sequence[str] = ("none",)
+def _offer_keys(
+    link: paramiko.Transport, config: HostConfig, agent: _Agent
+) -> tuple[list[str], Sequence[str]]:
+    """The keys that were tried, and what is wanted still: nothing once we are in."""
+    tried: list[str] = []
+    takes: Sequence[str] = _ask_what_it_takes(link, config.user)
+    for key, name in _keys(config, agent.keys) if "publickey" in takes else ():
+        if not link.is_active():
+            break
+        tried.append(f"{name}  {fingerprint(key.asbytes())}")
+        with contextlib.suppress(paramiko.AuthenticationException):
+            # what is left: the key is good, and the site may want something more
+            return tried, link.auth_publickey(config.user, key)
+    return tried, takes
 
 
 def _ask_what_it_takes(link: paramiko.Transport, user: str) -> Sequence[str]:
@@ -58,12 +59,14 @@ def _ask_what_it_takes(link: paramiko.Transport, user: str) -> Sequence[str]:
         return list(error.allowed_types)
     except paramiko.AuthenticationException:
         return ["publickey"]
-    return LET_IN
+    return []
 
 
-def _keys(config: HostConfig) -> Iterator[tuple[paramiko.PKey, str]]:
+def _keys(
+    config: HostConfig, agent_keys: Sequence[AgentKey]
+) -> Iterator[tuple[paramiko.PKey, str]]:
     """Every key with what the user calls it."""
-    in_agent = {key.asbytes(): key for key in _agent_keys(config.agent)}
+    in_agent = {key.asbytes(): key for key in agent_keys}
     of_files = {path: _public(path) for path in config.keys}
     chosen = [blob for blob in of_files.values() if blob in in_agent]
     others = [] if config.keys_only else [blob for blob in in_agent if blob not in chosen]
@@ -84,18 +87,29 @@ def _keys(config: HostConfig) -> Iterator[tuple[paramiko.PKey, str]]:
         yield key, str(path)
 
 
-def _agent_keys(path: str | None) -> list[AgentKey]:
-    if path is None:
-        return []
-    agent = AgentSSH()
-    try:
-        wire = socket.socket(socket.AF_UNIX)
-        wire.settimeout(10)
-        wire.connect(path)
-        agent._connect(wire)
-    except (OSError, paramiko.SSHException, struct.error):
-        return []
-    return list(agent.get_keys())
+class _Agent:
+    """The keys of an agent, which signs as long as the block lasts."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self.keys: Sequence[AgentKey] = ()
+
+    def __enter__(self) -> _Agent:
+        self._wire = socket.socket(socket.AF_UNIX)
+        if self._path is not None:
+            agent = AgentSSH()
+            # one that hangs, or speaks another tongue, is none
+            with contextlib.suppress(OSError, paramiko.SSHException, struct.error):
+                self._wire.settimeout(10)
+                self._wire.connect(self._path)
+                agent._connect(self._wire)
+                self.keys = agent.get_keys()
+                # a touch of a key may take its time
+                self._wire.settimeout(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wire.close()
 
 
 def _public(path: Path) -> bytes | None:

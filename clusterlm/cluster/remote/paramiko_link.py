@@ -33,6 +33,7 @@ from clusterlm.cluster.remote.ssh_errors import Target
 from clusterlm.errors import SshError
 
 LONGEST_WAY = 8
+HANDSHAKE_S = 15.0
 ALIVE_EVERY_S, ALIVE_PATIENCE_S = 15.0, 30.0
 # names that keys of one kind sign under; SHA-1 is not among them
 SIGNED_AS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -133,8 +134,8 @@ class Wire:
             # ssh_config means a shell's words here
             self._program = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {command}"],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 start_new_session=True,
             )
         return ours
@@ -166,7 +167,7 @@ def _through(below: Link, config: HostConfig, target: Target) -> paramiko.Channe
         ) from error
 
 
-class _Transport(paramiko.Transport):
+class _Transport(paramiko.Transport):  # type: ignore[misc]
     """Asks for the host keys that known_hosts can judge, in that order."""
 
     asked_keys: tuple[str, ...] = ()
@@ -184,7 +185,9 @@ def _shake_hands(
     transport.banner_timeout = config.connect_s
     transport.daemon = True
     try:
-        transport.start_client(timeout=config.connect_s)
+        transport.start_client(timeout=config.connect_s + HANDSHAKE_S)
+        if not transport.initial_kex_done:
+            raise TimeoutError("timed out")
         _check_key(transport, config, target, known)
         log_in(transport, config, target)
     except (paramiko.SSHException, EOFError, OSError) as error:

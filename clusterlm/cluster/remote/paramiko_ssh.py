@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from clusterlm.cluster.remote.address import Address
 from clusterlm.cluster.remote.talk import PIECE_BYTES, Session, SshTransport
@@ -89,13 +89,15 @@ class _Channel:
         return bytes(self._channel.recv_stderr(PIECE_BYTES))
 
     def write(self, data: bytes) -> None:
-        self._channel.sendall(data)
+        with _as_os_errors():
+            self._channel.sendall(data)
 
     def close_input(self) -> None:
-        self._channel.shutdown_write()
+        with _as_os_errors():
+            self._channel.shutdown_write()
 
     def close(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
             self._channel.close()
 
     def release(self) -> None:
@@ -106,3 +108,12 @@ class _Channel:
             return None
         code = self._channel.exit_status
         return None if code < 0 else int(code)
+
+
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Paramiko says EOFError when it cannot write."""
+    try:
+        yield
+    except (EOFError, paramiko.SSHException) as error:
+        raise BrokenPipeError(str(error)) from error

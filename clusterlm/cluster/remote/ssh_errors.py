@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from clusterlm.cluster.remote.address import Address
 from clusterlm.cluster.remote.known_hosts import fingerprint, name_of
@@ -21,6 +24,7 @@ class Target:
     host: str
     port: int
     is_direct: bool = True
+    keys: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         where = name_of(self.host, self.port)
@@ -93,7 +97,7 @@ def unknown_key(target: Target, keys: Sequence[bytes]) -> str:
     lines = [f"{target}: its host key is not in your known_hosts, so it may be another machine"]
     if rows:
         lines += ["it shows:", rows, "compare with what the site publishes, then"]
-    if target.is_direct:
+    if target.is_direct and keys:
         port = "" if target.port == 22 else f"-p {target.port} "
         lines.append(f"  ssh-keyscan -H {port}{target.host} >> ~/.ssh/known_hosts")
         lines.append(f"or connect once by hand: {target.address.command}")
@@ -122,23 +126,47 @@ def revoked_key(target: Target, key: str) -> str:
 
 def explain_openssh(target: Target, said: str, *, person: bool) -> str:
     """The message for what the `ssh` program printed when it could not connect."""
+    shown = re.search(r"SHA256:[A-Za-z0-9+/]+", said)
+    if "IDENTIFICATION HAS CHANGED" in said:
+        places = re.findall(r"Offending .*? key in (\S+?):(\d+)", said)
+        named = _named(target, re.search(r"Host key for (\S+) has changed", said))
+        key = shown[0] if shown else "another key"
+        return changed_key(named, key, [f"{file} line {line}" for file, line in places])
+    if re.search(r"REVOKED HOST KEY|marked as revoked|revoked key", said):
+        return revoked_key(target, shown[0] if shown else "")
+    if re.search(r"Host key verification failed|host key is known", said):
+        named = _named(target, re.search(r"host key is known for (\S+) and", said))
+        keys = scan_keys(named) if named.is_direct or named is not target else []
+        return unknown_key(replace(named, is_direct=bool(keys)), keys)
+    if found := re.search(r"Permission denied(?: \(([a-z,-]+)\))?|Too many auth", said):
+        takes = found[1].split(",") if found[1] else []
+        return not_let_in(target, [*agent_keys(), *_key_files(target)], takes, person)
     for pattern, text in CAUSES:
         if re.search(pattern, said, re.IGNORECASE):
             return text(target)
-    if "IDENTIFICATION HAS CHANGED" in said:
-        found = re.search(r"SHA256:[A-Za-z0-9+/]+", said)
-        places = re.findall(r"Offending .*? key in (\S+?):(\d+)", said)
-        key = found[0] if found else "another key"
-        return changed_key(target, key, [f"{file} line {line}" for file, line in places])
-    if re.search(r"REVOKED HOST KEY|marked as revoked", said):
-        found = re.search(r"SHA256:[A-Za-z0-9+/]+", said)
-        return revoked_key(target, found[0] if found else "")
-    if re.search(r"Host key verification failed|host key is known", said):
-        return unknown_key(target, scan_keys(target) if target.is_direct else [])
-    if found := re.search(r"Permission denied(?: \(([a-z,-]+)\))?|Too many auth", said):
-        takes = found[1].split(",") if found[1] else []
-        return not_let_in(target, agent_keys(), takes, person)
     return f"{target}: no connection; ssh said:\n{last_lines(said.encode())}"
+
+
+def _named(target: Target, found: re.Match[str] | None) -> Target:
+    """The machine that ssh names, which may be one on the way."""
+    if found is None or found[1] == name_of(target.host, target.port):
+        return target
+    host, _, port = found[1].strip("[").partition("]:")
+    if not port.isdecimal():
+        host, port = found[1], "22"
+    return replace(target, host=host, port=int(port), is_direct=False)
+
+
+def _key_files(target: Target) -> list[str]:
+    rows = []
+    for path in target.keys:
+        if path.is_file():
+            try:
+                _, key, *_ = Path(f"{path}.pub").read_text().split()
+                rows.append(f"{path}  {fingerprint(base64.b64decode(key))}")
+            except (OSError, ValueError):
+                rows.append(str(path))
+    return rows
 
 
 CAUSES = (
@@ -154,9 +182,6 @@ CAUSES = (
 
 def scan_keys(target: Target) -> list[bytes]:
     """The keys a host shows to anybody; none when it cannot be asked."""
-    import base64
-    import binascii
-
     scan = shutil.which("ssh-keyscan")
     if scan is None:
         return []
