@@ -9,6 +9,7 @@
       supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
       LEASE                                the attempt that may write
+      claims/<token>.json                  the job that does what was sent under this token
       attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json
@@ -189,6 +190,14 @@ class RunPaths:
 
     def sbatch(self, phase: Phase) -> Path:
         return self.root / f"{phase}.sbatch"
+
+    def sent(self, token: str) -> Path:
+        """What sbatch gets: its name marks the job in the queue, its being there that it may be."""
+        return self.submitit / f"{token}.sbatch"
+
+    def claim(self, token: str) -> Path:
+        """Which job does what was sent under this token, see `supervise/owner.py`."""
+        return self.root / "claims" / f"{token}.json"
 
     def node_script(self, phase: Phase) -> Path:
         return self.root / ("torchrun.sh" if phase == "train" else "preprocess.sh")

@@ -2,11 +2,12 @@
 
 Every event is one object with `time` (unix seconds) and `event`, and these fields:
 
-    created           run cluster version
+    created           run cluster version key
     cache_hit         fingerprint
-    submitted         phase job_id cluster [tasks] [pid_started host]   local: job_id is a pid
+    submitted         phase job_id cluster token [submitted] [tasks] [pid_started host]
+                      local: job_id is a pid
     shares            phase job_id run [tasks] [submitted]   another run prepares the same data
-    resumed           by
+    resumed           by key
     cancel_requested  by now
     phase_started     phase job_id restart nodes host
     attempt_started   phase attempt nodes ranks resume_step
