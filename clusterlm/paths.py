@@ -191,14 +191,6 @@ class RunPaths:
     def sbatch(self, phase: Phase) -> Path:
         return self.root / f"{phase}.sbatch"
 
-    def sent(self, token: str) -> Path:
-        """What sbatch gets: its name marks the job in the queue, its being there that it may be."""
-        return self.submitit / f"{token}.sbatch"
-
-    def claim(self, token: str) -> Path:
-        """Which job does what was sent under this token, see `supervise/owner.py`."""
-        return self.root / "claims" / f"{token}.json"
-
     def node_script(self, phase: Phase) -> Path:
         return self.root / ("torchrun.sh" if phase == "train" else "preprocess.sh")
 

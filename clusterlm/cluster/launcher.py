@@ -32,7 +32,7 @@ from clusterlm.render import Launch, render_sbatch
 from clusterlm.spec.job import Job
 from clusterlm.supervise import environment
 from clusterlm.supervise.batch_step import NO_LIMIT
-from clusterlm.supervise.owner import Owner, new_key, owner_of, take, token_of
+from clusterlm.supervise.owner import Owner, claim_file, new_key, owner_of, take, token_of
 from clusterlm.supervise.supervisor import Supervisor
 
 TEN_YEARS_MIN = 10 * 365 * 24 * 60
@@ -154,7 +154,7 @@ def submit_locally(run: RunPaths, phase: Phase, after: str = "", *, token: str =
 
 def _start_here(write_end: int, run_dir: str, phase: Phase, after: str, token: str) -> None:
     run = RunPaths(Path(run_dir))
-    lock = run.claim(token).with_suffix(".lock")
+    lock = claim_file(run, token).with_suffix(".lock")
     lock.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
     with alone(lock):
         owner = owner_of(run, token) or take(run, token, _start_controller(run, phase, after))

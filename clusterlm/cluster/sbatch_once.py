@@ -32,7 +32,7 @@ from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, last_words
 from clusterlm.errors import SendUnclear, SlurmError, SlurmUnreachable
 from clusterlm.node.files import write_atomically
 from clusterlm.paths import PRIVATE_DIR, Phase, RunPaths
-from clusterlm.supervise.owner import Owner, owner_of, take
+from clusterlm.supervise.owner import Owner, claim_file, owner_of, sent_file, take
 
 SBATCH_TIMEOUT_S = 150.0
 """sbatch gives up by itself, after MessageTimeout (10 s; busy sites up to 100 s) for each try."""
@@ -69,7 +69,7 @@ class Sending:
 
     @property
     def file(self) -> Path:
-        return self.run.sent(self.token)
+        return sent_file(self.run, self.token)
 
 
 def sbatch_once(sending: Sending) -> str:
@@ -80,7 +80,7 @@ def sbatch_once(sending: Sending) -> str:
         SendUnclear: nobody could say in time whether the job is there.
     """
     run, token = sending.run, sending.token
-    lock = run.claim(token).with_suffix(".lock")
+    lock = claim_file(run, token).with_suffix(".lock")
     lock.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
     with alone(lock) as held:
         if owner := owner_of(run, token):

@@ -18,6 +18,7 @@ from clusterlm.cluster.host import Host
 from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, last_words
 from clusterlm.errors import SlurmUnreachable
 from clusterlm.paths import Phase, RunPaths
+from clusterlm.supervise.owner import sent_file
 
 CLOCKS_DIFFER_S = 300.0
 """Between a login node and the controller: munge refuses more."""
@@ -44,7 +45,7 @@ class Sent:
 def sent_at(run: RunPaths, token: str) -> float | None:
     """When sbatch was called for this send, in unix seconds; None when it never was."""
     try:
-        return run.sent(token).stat().st_mtime
+        return sent_file(run, token).stat().st_mtime
     except OSError:
         return None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from clusterlm.errors import RunError
 from clusterlm.node.files import create_json, has_appeared, read_json
@@ -31,6 +32,16 @@ class Owner:
     pid_started: float | None = None
     """Local only, where the id is a process id."""
     host: str | None = None
+
+
+def claim_file(run: RunPaths, token: str) -> Path:
+    """Says which job owns a send."""
+    return run.root / "claims" / f"{token}.json"
+
+
+def sent_file(run: RunPaths, token: str) -> Path:
+    """What sbatch gets: its name marks the job in the queue; while it is there, that may be one."""
+    return run.submitit / f"{token}.sbatch"
 
 
 def new_key() -> str:
@@ -53,7 +64,7 @@ def take(run: RunPaths, token: str, job: Owner) -> Owner:
         RunError: the record cannot be read.
         OSError: the run directory is gone, or cannot be written.
     """
-    path = run.claim(token)
+    path = claim_file(run, token)
     # not `parents`: a run directory that somebody has deleted must not come back as a skeleton
     path.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
     if not has_appeared(path):
@@ -70,7 +81,7 @@ def owner_of(run: RunPaths, token: str) -> Owner | None:
     Raises:
         RunError: the record is there and cannot be read; who owns the send is not known then.
     """
-    path = run.claim(token)
+    path = claim_file(run, token)
     for _ in range(READ_TRIES):
         if not has_appeared(path):
             return None
