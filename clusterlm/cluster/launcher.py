@@ -24,7 +24,7 @@ import submitit
 
 from clusterlm.cluster.host import Host, LocalHost
 from clusterlm.cluster.locks import alone
-from clusterlm.cluster.sbatch_once import Sending, sbatch_once
+from clusterlm.cluster.sbatch_once import Sending, lock_of, refuse_void, sbatch_once
 from clusterlm.cluster.sent_jobs import sent_at
 from clusterlm.errors import SendUnclear, SlurmError
 from clusterlm.paths import PRIVATE_DIR, Phase, RunPaths
@@ -32,7 +32,7 @@ from clusterlm.render import Launch, render_sbatch
 from clusterlm.spec.job import Job
 from clusterlm.supervise import environment
 from clusterlm.supervise.batch_step import NO_LIMIT
-from clusterlm.supervise.owner import Owner, claim_file, new_key, owner_of, take, token_of
+from clusterlm.supervise.owner import Owner, new_key, owner_of, take, token_of
 from clusterlm.supervise.supervisor import Supervisor
 
 TEN_YEARS_MIN = 10 * 365 * 24 * 60
@@ -149,14 +149,13 @@ def submit_locally(run: RunPaths, phase: Phase, after: str = "", *, token: str =
             f"the {phase} phase could not be started; see {run.submitit / 'controller.log'}"
         )
     fields = json.loads(text)
+    refuse_void(run, Owner(**fields))
     return Submitted(phase, fields["job_id"], fields["pid_started"], fields["host"])
 
 
 def _start_here(write_end: int, run_dir: str, phase: Phase, after: str, token: str) -> None:
     run = RunPaths(Path(run_dir))
-    lock = claim_file(run, token).with_suffix(".lock")
-    lock.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
-    with alone(lock):
+    with alone(lock_of(run, token)):
         owner = owner_of(run, token) or take(run, token, _start_controller(run, phase, after))
         try:
             # nobody reads it when the submit was killed

@@ -32,7 +32,7 @@ from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, last_words
 from clusterlm.errors import SendUnclear, SlurmError, SlurmUnreachable
 from clusterlm.node.files import write_atomically
 from clusterlm.paths import PRIVATE_DIR, Phase, RunPaths
-from clusterlm.supervise.owner import Owner, claim_file, owner_of, sent_file, take
+from clusterlm.supervise.owner import VOID, Owner, claim_file, owner_of, sent_file, take
 
 SBATCH_TIMEOUT_S = 150.0
 """sbatch gives up by itself, after MessageTimeout (10 s; busy sites up to 100 s) for each try."""
@@ -80,15 +80,28 @@ def sbatch_once(sending: Sending) -> str:
         SendUnclear: nobody could say in time whether the job is there.
     """
     run, token = sending.run, sending.token
-    lock = claim_file(run, token).with_suffix(".lock")
-    lock.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
-    with alone(lock) as held:
+    with alone(lock_of(run, token)) as held:
         if owner := owner_of(run, token):
+            refuse_void(run, owner)
             return owner.job_id
         found = _find_or_send(sending, held)
         owner = take(run, token, Owner(found[0]))
         _end_the_others([job for job in found if job != owner.job_id], sending.host)
+        refuse_void(run, owner)
         return owner.job_id
+
+
+def lock_of(run: RunPaths, token: str) -> Path:
+    """Held by whoever sends under this token; its folder is made."""
+    claim = claim_file(run, token)
+    claim.parent.mkdir(exist_ok=True, mode=PRIVATE_DIR)
+    return claim.with_suffix(".lock")
+
+
+def refuse_void(run: RunPaths, owner: Owner) -> None:
+    """Raise when a resume has put an end to this send."""
+    if owner.job_id == VOID:
+        raise SlurmError(f"{run.name} was resumed since: this submit has nothing left to do")
 
 
 def _find_or_send(sending: Sending, held: int) -> list[str]:

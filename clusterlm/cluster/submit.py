@@ -33,7 +33,7 @@ from clusterlm.cluster.run_folder import (
 from clusterlm.cluster.sending import Chain, prepare_data, send_phase
 from clusterlm.cluster.slurm import scancel
 from clusterlm.cluster.status import refuse_living
-from clusterlm.cluster.unnoted import note_unnoted
+from clusterlm.cluster.unnoted import make_void, note_unnoted
 from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 from clusterlm.data.model_key import model_key
 from clusterlm.data.whole import why_not_ready, why_not_whole
@@ -187,6 +187,7 @@ def resume(
     ready = ready_image(job, run, host, may_build=True, tell=tell)
     with _one_resume_at_a_time(run):
         refuse_living(run)
+        make_void(run)
         run.cancel.unlink(missing_ok=True)
         key = new_key()
         record(run, "resumed", by=getpass.getuser(), key=key)
@@ -255,6 +256,7 @@ def _send_whole(chain: Chain) -> Submission:
         send_phase(chain, "train", after)
     except SendUnclear:
         # what was sent is right, whatever becomes of the rest: the same key goes on from here
+        record(run, "send_unclear", key=chain.key)
         raise
     except BaseException as error:
         try:

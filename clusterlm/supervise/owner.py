@@ -20,6 +20,8 @@ from clusterlm.errors import RunError
 from clusterlm.node.files import create_json, has_appeared, read_json
 from clusterlm.paths import PRIVATE_DIR, Phase, RunPaths
 
+VOID = "void"
+"""Owner of a send that a resume has put an end to: no job may do it any more."""
 READ_TRIES = 20
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.slurm.conftest import SCRIPTS, User, wait_until
+
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 
 
 def _job(name: str, steps: int = 2, **resources: Any) -> dict[str, Any]:
@@ -81,45 +85,80 @@ def test_two_calls_at_once_with_one_key_are_one_training(user: User) -> None:
 
 
 def test_an_sbatch_that_times_out_after_the_job_was_taken_gives_that_job(user: User) -> None:
-    words = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-    path = _fake_sbatch(user, f'"$TRUE_SBATCH" "$@" >/dev/null; echo "{words}" >&2; exit 1')
+    path = _fake_sbatch(user, f'"$TRUE_SBATCH" "$@" >/dev/null; echo "{TIMED_OUT}" >&2; exit 1')
     sent = _answer(_asks(user, user.writes(_job("late")), uuid.uuid4().hex, **path))
     assert _jobs(user, "late") == [sent["job_ids"]["train"]]
-    assert user.wait_for_end("late")["state"] == "DONE"
-    assert _trainings(user, "late") == 1
+    assert user.status("late")["job_ids"] == [sent["job_ids"]["train"]]
 
 
 def test_a_controller_that_stands_still_during_sbatch_is_waited_for(user: User) -> None:
-    """The client gives up after MessageTimeout (10 s here); its request is in the queue by then."""
+    """The client gives up; its request is in the controller's hands and becomes a job."""
     path = _fake_sbatch(user, f'touch {user.home}/called; exec "$TRUE_SBATCH" "$@"')
-    call = _asks(user, user.writes(_job("still")), uuid.uuid4().hex, **path)
+    # 10 s in the bed
+    conf = user.home / "slurm.conf"
+    conf.write_text(user.bed.config.slurm_conf.read_text() + "MessageTimeout=2\n")
+    job = user.writes(_job("still"))
+    call = _asks(user, job, uuid.uuid4().hex, **path, SLURM_CONF=str(conf))
     wait_until((user.home / "called").exists, 30, "sbatch was called", user)
     user.bed.freeze_controller()
-    time.sleep(14)
+    time.sleep(5)
     user.bed.thaw_controller()
     sent = _answer(call)
+    living = user.bed.run(["squeue", "-h", "-n", "still.train", "-o", "%i"]).stdout.split()
+    assert living in ([sent["job_ids"]["train"]], [])
     assert user.wait_for_end("still")["state"] == "DONE"
     assert user.status("still")["job_ids"] == [sent["job_ids"]["train"]]
     assert _trainings(user, "still") == 1
 
 
-def test_a_killed_call_is_gone_on_with_by_the_next(user: User) -> None:
-    """At moments from the start of the command to its end; the next call follows at once."""
-    moments = [0.2, 0.6, 1.0, 1.2, 1.4, 1.8]
-    for number, moment in enumerate(moments):
-        name, key = f"killed-{number}", uuid.uuid4().hex
-        file = user.writes(_job(name, 1))
-        call = _asks(user, file, key)
-        time.sleep(moment)
-        call.send_signal(signal.SIGKILL)
-        call.communicate()
-        sent = _answer(_asks(user, file, key))
-        assert sent["run"] == name
-    for number in range(len(moments)):
-        name = f"killed-{number}"
-        assert user.wait_for_end(name)["state"] == "DONE"
-        assert (len(_jobs(user, name)), _trainings(user, name)) == (1, 1), name
-    assert not [p for p in (user.home / "runs").iterdir() if p.name.startswith(".killed")]
+def test_a_call_that_is_killed_when_the_job_was_taken_is_gone_on_with(user: User) -> None:
+    """All of it is killed, sbatch too: nobody has the id. The job needs nothing of the call."""
+    text = f'"$TRUE_SBATCH" "$@" > {user.home}/called; sleep 60'
+    path = _fake_sbatch(user, text)
+    file, key = user.writes(_job("killed")), uuid.uuid4().hex
+    call = _asks(user, file, key, **path)
+    called = user.home / "called"
+    wait_until(lambda: called.exists() and called.read_text().strip() != "", 30, "sbatch", user)
+    os.killpg(call.pid, signal.SIGKILL)
+    call.communicate()
+    sent = _answer(_asks(user, file, key))["job_ids"]["train"]
+    assert called.read_text().split()[-1] == sent
+    assert user.wait_for_end("killed")["state"] == "DONE"
+    assert (_jobs(user, "killed"), _trainings(user, "killed")) == ([sent], 1)
+    assert [e["job_id"] for e in user.events("killed", "submitted")] == [sent]
+
+
+def test_twenty_kills_at_random_instants_are_twenty_trainings(user: User) -> None:
+    argv = [sys.executable, "-m", "tests.chaos.kill_submit", "20"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [*argv, "--bed", str(user.bed.config.index)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        timeout=250,
+        check=False,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_resume_after_a_kill_finds_the_job_that_nobody_noted(user: User) -> None:
+    text = f'"$TRUE_SBATCH" "$@" > {user.home}/called; sleep 60'
+    path = _fake_sbatch(user, text)
+    for node in user.bed.config.nodes:
+        user.bed.drain(node)
+    file = user.writes(_job("lost"))
+    call = _asks(user, file, uuid.uuid4().hex, **path)
+    called = user.home / "called"
+    wait_until(lambda: called.exists() and called.read_text().strip() != "", 30, "sbatch", user)
+    os.killpg(call.pid, signal.SIGKILL)
+    call.communicate()
+    refused = user.types("resume", "lost")
+    assert refused.returncode == 2
+    assert "lost is PENDING" in refused.stderr
+    assert user.status("lost")["job_ids"] == _jobs(user, "lost")
+    assert len(_jobs(user, "lost")) == 1
 
 
 def test_the_same_file_sent_twice_trains_once_and_the_second_job_leaves_no_trace(
@@ -150,8 +189,7 @@ def test_without_an_answer_it_says_what_is_known_and_the_same_key_goes_on(user: 
 
     run = RunPaths(user.home / "run")
     run.submitit.mkdir(parents=True)
-    words = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-    env = {**user.env, **_fake_sbatch(user, f'"$TRUE_SBATCH" "$@"; echo "{words}" >&2; exit 1')}
+    env = {**user.env, **_fake_sbatch(user, f'"$TRUE_SBATCH" "$@"; echo "{TIMED_OUT}" >&2; exit 1')}
     token = f"{uuid.uuid4().hex}-train"
     text = "#!/bin/bash\n#SBATCH -o /dev/null -J run.train\ntrue\n"
     sending = Sending(run, "train", token, text, LocalHost(), print, patience_s=1)
