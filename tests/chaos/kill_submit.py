@@ -12,7 +12,10 @@ not into its imports.
     session   kill -9 of all that it has started
     slow      session, and sbatch takes its time before and after the job is taken
     lost      process, and sbatch always says `Socket timed out` after the job was taken
-    frozen    session, while slurmctld stands still for some seconds
+    frozen    session, while slurmctld stands still from before sbatch for some seconds
+
+A kill comes up to 0.3 s after the call has come to one of STAGES; from its start, in the time of
+a whole call.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from tests.bed.fixture import start_free_bed
 from tests.bed.slurm import SlurmBed
 
 MODES = ("process", "session", "slow", "lost", "frozen")
+STAGES = ("nothing yet", "run folder made", "sbatch called", "job noted")
 WORKERS = 4
 LONGEST_S = 60.0
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -78,7 +82,10 @@ class Case:
 
     name: str
     mode: str
+    after: str
+    """Stage that it is let come to before it is killed."""
     moment_s: float
+    """From then."""
     reached: str = ""
     """How far the killed call had come."""
     second_s: float = 0.0
@@ -110,13 +117,13 @@ def main() -> None:
 def campaign(bed: SlurmBed, folder: Path, count: int, seed: int) -> list[Case]:
     """All cases, side by side but for those that freeze the controller for everybody."""
     prepare(bed, folder)
-    longest_s = 1.5 * _whole_submit_s(bed, folder)
+    longest_s = _whole_submit_s(folder)
     dice = random.Random(seed)
-    modes = [MODES[i % len(MODES)] for i in range(count)]
-    # a slow sbatch adds up to 0.6 s
-    limits = [longest_s + 0.6 * (mode == "slow") for mode in modes]
-    moments = [dice.uniform(0, limit_s) for limit_s in limits]
-    cases = [Case(f"chaos-{i}", modes[i], moments[i]) for i in range(count)]
+    cases = []
+    for i in range(count):
+        after = STAGES[i // len(MODES) % len(STAGES)]
+        moment_s = dice.uniform(0, longest_s if after == STAGES[0] else 0.3)
+        cases.append(Case(f"chaos-{i}", MODES[i % len(MODES)], after, moment_s))
     frozen = [case for case in cases if case.mode == "frozen"]
     others = [case for case in cases if case.mode != "frozen"]
     done = [case for part in _side_by_side(bed, folder, others) for case in part]
@@ -151,20 +158,15 @@ def _program(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
-def _whole_submit_s(bed: SlurmBed, folder: Path) -> float:
-    """How long a submit takes that nobody kills; imports everything into this process first."""
-    import clusterlm.cluster.keyed_submit  # noqa: F401
-    import clusterlm.cluster.launcher
-    import clusterlm.render
-
-    clusterlm.render._environment()
-    longest = 0.0
+def _whole_submit_s(folder: Path) -> float:
+    """How long a submit takes that nobody kills; one in this process imports everything."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        submit(folder / "job.yaml", name="warm", key=uuid.uuid4().hex, as_json=True)
+    began = time.monotonic()
     for number in range(3):
-        began = time.monotonic()
-        pid = _call(folder, Case(f"warm-{number}", "process", 0), uuid.uuid4().hex)
-        os.waitpid(pid, 0)
-        longest = max(longest, time.monotonic() - began)
-    return longest
+        case = Case(f"warm-{number}", "process", STAGES[0], 0)
+        os.waitpid(_call(folder, case, uuid.uuid4().hex), 0)
+    return (time.monotonic() - began) / 3
 
 
 def _side_by_side(bed: SlurmBed, folder: Path, cases: list[Case]) -> list[list[Case]]:
@@ -187,9 +189,13 @@ def _side_by_side(bed: SlurmBed, folder: Path, cases: list[Case]) -> list[list[C
 def play(bed: SlurmBed, folder: Path, case: Case) -> Case:
     """Call, kill, call again."""
     key = uuid.uuid4().hex
-    if case.mode == "frozen":
-        bed.freeze_controller()
     pid = _call(folder, case, key)
+    if case.mode == "frozen":
+        _wait_for_stage(folder, case, key, pid, STAGES[min(1, STAGES.index(case.after))])
+        bed.freeze_controller()
+    # behind a frozen controller nothing is noted
+    after = STAGES[min(2, STAGES.index(case.after))] if case.mode == "frozen" else case.after
+    _wait_for_stage(folder, case, key, pid, after)
     time.sleep(case.moment_s)
     _kill(pid, whole_session=case.mode in ("session", "slow", "frozen"))
     case.reached = _reached(folder, case, key)
@@ -237,6 +243,18 @@ def _kill(pid: int, *, whole_session: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
         (os.killpg if whole_session else os.kill)(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def _wait_for_stage(folder: Path, case: Case, key: str, pid: int, stage: str) -> None:
+    """Until the call has come so far, or to its end."""
+    while _stage(_reached(folder, case, key)) < STAGES.index(stage):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.001)
+
+
+def _stage(reached: str) -> int:
+    return STAGES.index(reached) if reached in STAGES else len(STAGES)
 
 
 def _reached(folder: Path, case: Case, key: str) -> str:
