@@ -10,6 +10,7 @@
       supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
       LEASE                                the attempt that may write
+      claims/<token>.json                  the job that does what was sent under this token
       attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json

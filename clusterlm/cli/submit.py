@@ -54,7 +54,8 @@ def submit(
     ] = False,
     as_json: AsJson = False,
     limit: SnapshotLimit = None,
-    key: Annotated[str | None, typer.Option("--key", hidden=True)] = None,
+    # for programs: a call that was cut off is asked for again with the same key
+    key: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Prepare image and data where needed, and train.
 
@@ -75,19 +76,31 @@ def submit(
         )
         raise typer.Exit(code)
     loaded = load(job, overrides, name, cluster)
-    refuse_bad_data(loaded)
     if dry_run:
+        refuse_bad_data(loaded)
         _print_files(loaded)
         return
-    from clusterlm.cli.plan import warn_if_it_cannot_fit
-    from clusterlm.cluster.host import LocalHost
-    from clusterlm.cluster.submit import submit as send
-
-    warn_if_it_cannot_fit(loaded)
-    submission = send(loaded, loaded.job.name, LocalHost(), may_build=not no_build, tell=tell)
+    submission = _submit(loaded, may_build=not no_build, key=key)
     _print_submission(submission, as_json)
     if watch:
         raise typer.Exit(_watch(submission))
+
+
+def _submit(loaded: LoadedJob, *, may_build: bool, key: str | None) -> Submission:
+    from clusterlm.cli.plan import warn_if_it_cannot_fit
+    from clusterlm.cluster.host import LocalHost
+    from clusterlm.cluster.keyed_submit import clean_key, submit_once
+    from clusterlm.cluster.submit import submit as send
+
+    own = clean_key(key) if key else ""
+
+    def submit() -> Submission:
+        refuse_bad_data(loaded)
+        warn_if_it_cannot_fit(loaded)
+        host, name = LocalHost(), loaded.job.name
+        return send(loaded, name, host, key=own, may_build=may_build, tell=tell)
+
+    return submit_once(own, loaded.job, submit, tell) if own else submit()
 
 
 def resume(
@@ -214,15 +227,7 @@ def _print_submission(done: Submission, as_json: bool) -> None:
     if as_json:
         import json
 
-        fields = {
-            "run": done.run.name,
-            "job_ids": done.job_ids,
-            "run_dir": str(done.run.root),
-            "cache_hit": done.cache_hit,
-            "fingerprint": done.fingerprint,
-            "shares_with": done.shares_with,
-        }
-        typer.echo(json.dumps(fields))
+        typer.echo(json.dumps(done.fields()))
         return
     typer.echo(f"run {done.run.name}")
     for phase, job_id in done.job_ids.items():
