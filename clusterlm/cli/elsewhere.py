@@ -172,7 +172,7 @@ def report(one: Elsewhere, out: Path | None) -> int:
     if done.code:
         tell(_safe(done.err.strip()))
         return done.code or 2
-    fetch_file(remote.transport, there, file)
+    fetch_file(remote.transport, there, file, python=remote.installed.python)
     typer.echo(_safe(done.out.strip()).replace(there, str(file)))
     return 0
 
@@ -194,10 +194,10 @@ def fetch(one: Elsewhere, part: str, step: int | None, out: Path | None) -> int:
 def _wish(job: Path, overrides: Sequence[str] | None, name: str | None, limit: str | None) -> Wish:
     from clusterlm.cluster.remote.snapshot import LIMIT
     from clusterlm.cluster.remote.submit_elsewhere import Wish
-    from clusterlm.spec.text_file import read_text
+    from clusterlm.spec.load import read_job_text
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
-    text = read_text(job.absolute(), "job.yaml")
+    text = read_job_text(job)
     return Wish(job.absolute(), text, changes, _bytes(limit) if limit else LIMIT)
 
 

@@ -177,7 +177,7 @@ def _install(
         "wheels": None,
     }
     if wheelhouse is not None:
-        _send_wheels(transport, found.folder, wheelhouse, request, tell)
+        _send_wheels(transport, found, wheelhouse, request, tell)
     code, words = _run_installer(transport, name, found, request, tell)
     if wheelhouse is None and code in (install_there.EXIT_NO_PACKAGES, install_there.EXIT_NO_PIP):
         tell(
@@ -185,7 +185,7 @@ def _install(
             " wheels for it are fetched here"
         )
         with fetch_wheels(requirements, TargetPython.of(python)) as folder:
-            _send_wheels(transport, found.folder, folder, request, tell)
+            _send_wheels(transport, found, folder, request, tell)
         request["index"] = False
         code, words = _run_installer(transport, name, found, request, tell)
     if code:
@@ -216,7 +216,7 @@ def _run_installer(
 ) -> tuple[int | None, str]:
     assert found.python is not None
     text = Path(install_there.__file__).read_text(encoding="utf-8")
-    text = text.replace("REQUEST: dict = {}", f"REQUEST: dict = {request!r}", 1)
+    text = text.replace("= {}", f"= {request!r}", 1)
     sink = LineSink(lambda line: tell(f"{name}: {readable(line)}"))
     done = transport.pipe(
         [found.python["executable"], "-I", "-", found.folder],
@@ -236,7 +236,7 @@ def _send_wheel(transport: Transport, folder: str, profile: Profile) -> str:
 
 def _send_wheels(
     transport: Transport,
-    folder: str,
+    found: _Found,
     wheelhouse: Path,
     request: dict[str, Any],
     tell: Callable[[str], None],
@@ -247,10 +247,12 @@ def _send_wheels(
     if not wheels:
         raise ClusterLMError(f"{wheelhouse} holds no wheels (*.whl)")
     names = "\n".join(wheel.name for wheel in wheels)
-    target = f"{folder}/software/wheels/{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+    assert found.python is not None
+    python = found.python["executable"]
+    target = f"{found.folder}/software/wheels/{hashlib.sha256(names.encode()).hexdigest()[:12]}"
     tell(f"sending {len(wheels)} wheels")
     for wheel in wheels:
-        send_file(transport, wheel, f"{target}/{wheel.name}")
+        send_file(transport, wheel, f"{target}/{wheel.name}", python=python, mode=0o600)
     request["wheels"] = target
 
 

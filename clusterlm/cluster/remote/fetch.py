@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterlm.cluster.remote.forward import Remote
+from clusterlm.cluster.remote.progress import now_and_then
 from clusterlm.cluster.remote.snapshot import spoken_size
 from clusterlm.cluster.remote.tree import is_inside
 from clusterlm.errors import RunError
 from clusterlm.node.files import read_json
-from clusterlm.node.seal import MANIFEST
+from clusterlm.node.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def fetch(
         if here.is_file() and here.stat().st_size == size:
             continue
         here.parent.mkdir(parents=True, exist_ok=True)
-        fetch_file(remote.transport, f"{run_dir}/{path}", here, tell=tell)
+        progress = now_and_then(inner, tell)
+        python = remote.installed.python
+        fetch_file(remote.transport, f"{run_dir}/{path}", here, python=python, progress=progress)
     _compare(aside)
     if target.is_dir():
         target.rmdir()

@@ -20,8 +20,9 @@ import uuid
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
-REQUEST: dict = {}
+REQUEST: dict[str, Any] = {}
 """`code`, `deps`: names of the two; `ready`: text of READY; `wheel`: file; `requirements`; `sites`;
 `index`: whether pip may ask one; `wheels`: folder of wheels, or None."""
 
@@ -85,7 +86,7 @@ def _has_pip(root: Path) -> bool:
     return done.returncode == 0 or bool(_pip_wheels())
 
 
-def _pip(root: Path) -> list:
+def _pip(root: Path) -> list[str]:
     """How pip is started; Debian has Pythons without ensurepip, so it may be a wheel."""
     python = str(root / "bin" / "python")
     if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
@@ -93,7 +94,7 @@ def _pip(root: Path) -> list:
     return [python, f"{_pip_wheels()[-1]}/pip"]
 
 
-def _pip_wheels() -> list:
+def _pip_wheels() -> list[str]:
     return sorted(map(str, Path(REQUEST["wheels"]).glob("pip-*.whl"))) if REQUEST["wheels"] else []
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from clusterlm.cluster.remote.progress import now_and_then
 from clusterlm.cluster.remote.snapshot import spoken_size
 from clusterlm.cluster.remote.there import blob_path
 from clusterlm.cluster.remote.transfer import send_file
@@ -111,7 +112,15 @@ def _send(
     for sha, size in blobs.items():
         if size >= LARGE:
             target = str(blob_path(Path(remote.folder), sha))
-            send_file(remote.transport, sources[sha], target, tell=tell)
+            send_file(
+                remote.transport,
+                sources[sha],
+                target,
+                python=remote.installed.python,
+                mode=0o400,
+                sha256=sha,
+                progress=now_and_then(sources[sha].name, tell),
+            )
 
 
 def _packed(blobs: Mapping[str, int], sources: Mapping[str, Path]) -> Iterator[bytes]:

@@ -49,7 +49,7 @@ class Elsewhere:
 
     @property
     def is_final(self) -> bool:
-        return bool(self.status) and self.status.get("state") in ("DONE", "STOPPED", "CANCELLED")  # type: ignore[union-attr]
+        return (self.status or {}).get("state") in ("DONE", "STOPPED", "CANCELLED")
 
 
 def folder() -> Path:

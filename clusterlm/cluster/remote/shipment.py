@@ -104,7 +104,7 @@ def refuse_mistakes(text: str, yaml: Path, overrides: Sequence[str]) -> None:
     except SpecError as error:
         certain = [p for p in error.problems if not _is_of_a_file(p.where)]
         if certain:
-            raise SpecError(error.source, certain) from None
+            raise SpecError(error.source, certain, error.notes) from None
 
 
 def _is_of_a_file(where: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,9 +73,7 @@ def remote(there: LocalTransport) -> Remote:
 
 
 @pytest.fixture
-def laptop(
-    tmp_path: Path, there: LocalTransport, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def laptop(tmp_path: Path, there: LocalTransport, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the laptop, whose clusters.yaml knows `there`."""
     folder = tmp_path / "laptop"
     folder.mkdir()
@@ -95,7 +93,7 @@ def laptop(
     project = folder / "project"
     project.mkdir()
     monkeypatch.chdir(project)
-    yield project
+    return project
 
 
 Clusterlm = Callable[..., "tuple[int, str, str]"]

@@ -222,7 +222,7 @@ def test_status_knows_runs_here_and_there_and_says_unknown_when_blind(
     assert code == 0, err
     [row] = json.loads(out)
     assert (row["run"], row["cluster"]) == ("small", "there")
-    assert row["state"] == "PENDING", row
+    assert row["state"] == "PENDING", str(row)
     there.is_down = True
     code, out, _ = clusterlm("status", "--json")
     assert code == 0
