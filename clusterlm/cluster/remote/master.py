@@ -1,8 +1,8 @@
 """The one connection to a host, which all programs share: `ssh -M`, kept ten idle minutes.
 
-Whoever asks first logs in, at a terminal with the password, code or touch that the site wants; every
-later command, also of another clusterlm, goes over the same connection. Commands never connect by
-themselves: without a master they fail before anything is sent, and a new one is made.
+Whoever asks first logs in, at a terminal with the password, code or touch that the site wants;
+every later command, also of another clusterlm, goes over the same connection. Commands never
+connect by themselves: without a master they fail before anything is sent, and one is made.
 """
 
 from __future__ import annotations

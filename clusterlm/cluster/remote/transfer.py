@@ -85,13 +85,14 @@ def send_file(
             if seen["whole"]:
                 return True
             at = int(seen["part"])
+            # what we write may still be on its way: only what has arrived is a gain
+            gained(at)
             progress(at, size)
             file.seek(at)
 
             def moved(count: int) -> None:
                 nonlocal at, sent
                 at, sent = at + count, sent + count
-                gained(at)
                 progress(at, size)
 
             source = _Limited(file, size - at)
