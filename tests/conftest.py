@@ -14,7 +14,7 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
-pytest_plugins = ["tests.bed.fixture", "tests.bed.docker"]
+pytest_plugins = ["tests.bed.fixture", "tests.bed.docker", "tests.bed.ssh_fixture"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
