@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints/dev.txt
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check matrix bench bench-preprocess bench-train oldest default-base docs golden bed clean
+.PHONY: quickstart test check matrix chaos bench bench-preprocess bench-train oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -24,6 +24,10 @@ test: $(VENV)/.dev bed check
 matrix: $(VENV)/.dev bed
 	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/versions tests/train/test_resume_matrix.py \
 	  tests/train/test_other_ranks.py
+
+## 200 submits that are killed at random instants, on a real Slurm: each must be one training.
+chaos: $(VENV)/.dev bed
+	$(BIN)/python -m tests.chaos.kill_submit
 
 ## Style and types only.
 check: $(VENV)/.dev

@@ -2,6 +2,7 @@
 
     <runs_dir>/<run>/
       job.yaml  spec.json  lock.json       what was asked, as written and as resolved
+      code.diff                            changes since the commit that lock.json names
       encode.sbatch  preprocess.sbatch  train.sbatch     what was submitted
       preprocess.sh  torchrun.sh           what a node runs     deepspeed.json  secrets.json
       container.sh | pyxis.options         what starts it in a container, when there is an image
@@ -9,6 +10,7 @@
       supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
       LEASE                                the attempt that may write
+      claims/<token>.json                  the job that does what was sent under this token
       attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json
@@ -141,6 +143,11 @@ class RunPaths:
     @property
     def lock(self) -> Path:
         return self.root / "lock.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """What was changed in the project since its commit."""
+        return self.root / "code.diff"
 
     @property
     def own(self) -> Path:

@@ -18,6 +18,7 @@ from clusterlm.cli import (
     clusters,
     data,
     dry_run,
+    fetch,
     images,
     importing,
     phases,
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
-    *(after, dry_run, scaling, phases),
+    *(after, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:
     group.register(app)

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.cli.plan import warn_if_it_cannot_fit
-from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, refuse_bad_data
+from clusterlm.cli.submit import (
+    Cluster,
+    JobFile,
+    Overrides,
+    load,
+    refuse_bad_data,
+    with_cluster,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +34,9 @@ def check(
     ] = False,
 ) -> None:
     """Say every mistake in a YAML file at once."""
+    changes = with_cluster(overrides, cluster)
+    if not offline and (there := elsewhere.cluster_of(job, changes)):
+        raise typer.Exit(elsewhere.check(there, job, changes, []))
     loaded = load(job, overrides, None, cluster)
     refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):

@@ -71,7 +71,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
             job names a cluster of it.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(_read(path.absolute()), path, overrides)
+    return load_text(read_job_text(path), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -124,8 +124,13 @@ def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = (
     return SpecError(source, in_order, notes)
 
 
-def _read(path: Path) -> str:
-    return read_text(path, wanted=WANTED, in_folder="give the job.yaml in it")
+def read_job_text(path: Path) -> str:
+    """The text of a job.yaml.
+
+    Raises:
+        ClusterLMError: it cannot be read.
+    """
+    return read_text(path.absolute(), wanted=WANTED, in_folder="give the job.yaml in it")
 
 
 def _cluster_of(values: dict[str, Any]) -> tuple[Profile | None, Probe | None]:
