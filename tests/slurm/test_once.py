@@ -164,19 +164,18 @@ def test_a_resume_after_a_kill_finds_the_job_that_nobody_noted(user: User) -> No
 def test_the_same_file_sent_twice_trains_once_and_the_second_job_leaves_no_trace(
     user: User,
 ) -> None:
-    sent = user.submits(_job("guard", 60))["job_ids"]["train"]
-    user.wait_for_event("guard", "attempt_started")
-    before = user.events("guard")
+    sent = user.submits(_job("guard", 80))["job_ids"]["train"]
+    user.wait_for_step("guard", 5)
+    # a requeue keeps its id and passes
+    user.bed.run(["scontrol", "requeue", sent], check=True)
     done = user.bed.run(["sbatch", "--parsable", str(user.run("guard").sbatch("train"))])
     second = done.stdout.strip()
-    assert user.bed.wait_for_state(second, "COMPLETED", timeout=30)
-    assert [e for e in user.events("guard") if e.get("job_id") == second] == []
-    assert len(user.events("guard")) == len(before)
-    # a requeue keeps its id and passes
-    user.wait_for_step("guard", 5)
-    user.bed.run(["scontrol", "requeue", sent], check=True)
     user.bed.release_requeued(sent)
+    user.bed.wait_for_state(second, "COMPLETED", timeout=60)
     assert user.wait_for_end("guard")["state"] == "DONE"
+    started = user.events("guard", "phase_started")
+    assert [(e["job_id"], e["restart"]) for e in started] == [(sent, 0), (sent, 1)]
+    assert [e for e in user.events("guard") if e.get("job_id") == second] == []
     status = user.status("guard")
     assert (status["state"], status["job_ids"]) == ("DONE", [sent])
 
