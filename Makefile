@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints/dev.txt
+# tests side by side, see tests/spread.py; 0 = one after the other
+WORKERS ?= 2
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
@@ -17,7 +19,8 @@ quickstart: $(VENV)/.train
 
 ## Everything: style, types, unit tests, and the scenarios on a real Slurm (started by the tests).
 test: $(VENV)/.dev bed check
-	$(BIN)/python -m pytest
+	@# hundreds of processes are started; where bytecode is not kept, each compiles everything anew
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS)
 
 ## Every mode under every strategy, killed and resumed, in fp32 and bf16; and on other numbers of ranks.
 ## And what a user does on four versions of Slurm, each with and without accounting.
