@@ -81,7 +81,7 @@ def why_refused(
         return "its authority is not the one of known_hosts"
     if certificate.kind != HOST_CERTIFICATE:
         return "it is a user's certificate, not a host's"
-    if not any(matches(name, host) for name in certificate.names):
+    if not any(matches(name.lower(), host.lower()) for name in certificate.names):
         return f"it is for {', '.join(certificate.names) or 'no name'}, not for {host}"
     if not certificate.after <= now < certificate.before:
         return "its time is over, or has not come"

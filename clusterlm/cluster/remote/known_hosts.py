@@ -49,7 +49,7 @@ class KnownKey:
             return _is_hash_of(self.names, name.lower())
         found = False
         for pattern in self.names.split(","):
-            if matches(pattern.removeprefix("!"), name):
+            if matches(pattern.removeprefix("!").lower(), name.lower()):
                 if pattern.startswith("!"):
                     return False
                 found = True

@@ -181,9 +181,8 @@ def _any_pattern(patterns: Iterable[str], name: str) -> bool:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """OpenSSH's wildcards are * and ? alone, and names have no case."""
-    literal = pattern.lower().replace("[", "[[]")
-    return fnmatch.fnmatchcase(name.lower(), literal)
+    """OpenSSH's wildcards are * and ? alone; case counts in ssh_config."""
+    return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _included(words: list[str], file: Path) -> list[Path]:
@@ -212,7 +211,7 @@ def _filled(address: Address, values: dict[str, list[str]]) -> HostConfig:
     def first(key: str, default: str) -> str:
         return values.get(key, [default])[0]
 
-    host = first("hostname", "%h").replace("%h", address.host).replace("%%", "%")
+    host = first("hostname", "%h").replace("%h", address.host).replace("%%", "%").lower()
     port = int(first("port", "22"))
     user = first("user", getpass.getuser())
     fill = _filler(host, address.host, port, user)

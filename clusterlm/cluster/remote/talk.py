@@ -150,6 +150,7 @@ class _Talk:
             QUEUED_PIECES
         )
         self._given_up = threading.Event()
+        self._begun = threading.Event()
         self._threads: list[threading.Thread] = []
         command = transport._command(
             argv, mark=mark, deadline_s=deadline_s, leash=leash, merged=merged
@@ -192,6 +193,7 @@ class _Talk:
 
     def _give_up(self) -> None:
         self._given_up.set()
+        self._begun.set()
         self._session.close()
         for thread in self._threads:
             thread.join(JOIN_S)
@@ -222,6 +224,7 @@ class _Talk:
                 self._errors = (self._errors + self.err.feed(piece))[-ERRORS_KEPT_BYTES:]
                 if self.err.has_begun and not had_begun:
                     began = time.monotonic()
+                    self._begun.set()
         if not (self.out.has_ended and self.err.has_ended):
             if kept := self.out.rest():
                 take(kept)
@@ -287,6 +290,11 @@ class _Talk:
         self._put(kind, b"")
 
     def _write(self, source: BinaryIO) -> None:
+        # what is sent before the program is there would be lost in buffers by a cut
+        if self._deadline_s is None:
+            self._begun.wait()
+        if self._given_up.is_set():
+            return
         try:
             while piece := source.read(PIECE_BYTES):
                 try:

@@ -151,8 +151,10 @@ def test_cuts_cost_no_more_than_what_was_on_its_way(
         there.run(["true"])
 
         def cut_again(_: float) -> None:
-            proxy.cut_after(chance.randrange(200_000, 1_500_000))
+            proxy.cut_after(chance.randrange(400_000, 1_800_000))
 
+        # no line is so fast that a program starts after all has been sent
+        proxy.delay(0.01)
         cut_again(0)
         send_file(there, local, f"{tmp_path}/far", pause=cut_again, tries=20)
         cut_again(0)
