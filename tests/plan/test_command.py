@@ -174,7 +174,7 @@ def test_a_type_that_is_not_in_the_table_is_counted_by_transformers(folder: Path
     assert code == 0
     # embedding, head, and two layers of 4 x 64 x 64 (32 key heads of 16) and 3 x 64 x 6912
     assert 2 * 99 * 64 + 2 * 3 * 64 * 6912 < found["model"]["parameters"] < 3_500_000
-    assert any("by transformers" in note for note in found["notes"])
+    assert any("all parameters counted" in note for note in found["notes"])
 
 
 def test_check_warns_of_what_is_certain_and_only_then(folder: Path) -> None:
