@@ -181,6 +181,7 @@ def _look_up(job: Job, run: RunPaths | None) -> Facts:
         disk_bytes=_free_disk(),
         tokens=tokens,
         tokens_origin=origin,
+        count_saved=_count_saved,
         before=read_before(run or RunPaths(runs_dir() / job.name), job),
         liger=_has_liger(job),
         speedups=_speedups(job),
@@ -216,6 +217,19 @@ def _tokens_of(job: Job) -> tuple[float | None, str]:
     except ClusterLMError as error:
         return None, f"{' '.join(str(error).split())}; give --tokens N"
     return size / BYTES_PER_TOKEN, f"a guess: {size / 1e9:.3g} GB of sources, 4 bytes a token"
+
+
+def _count_saved(folder: Path) -> int | None:
+    """Elements of the weights in a model's folder, by their headers alone."""
+    from math import prod
+
+    from clusterlm.errors import WeightsError
+    from clusterlm.weights.files import Weights
+
+    try:
+        return sum(prod(tensor.shape) for tensor in Weights.open(folder).tensors.values())
+    except (WeightsError, OSError):
+        return None
 
 
 def _speedups(job: Job) -> tuple[tuple[str, bool, str], ...]:

@@ -6,7 +6,6 @@ took most: on a GPU what torch reserved, without the GPU's context; on the CPU t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -63,18 +62,3 @@ def read_before(run: RunPaths, job: Job) -> Before | None:
         tokens_per_s=float(median(settled)) if settled else None,
         model=run.model,
     )
-
-
-def count_saved(folder: Path) -> int | None:
-    """Elements of the weights that lie in a model's folder; None when there are none.
-
-    Only the headers are read. Tied weights are saved once, as they are counted.
-    """
-    from clusterlm.errors import WeightsError
-    from clusterlm.weights.files import Weights
-
-    try:
-        tensors = Weights.open(folder).tensors.values()
-    except (WeightsError, OSError):
-        return None
-    return sum(math.prod(tensor.shape) for tensor in tensors)

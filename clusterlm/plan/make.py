@@ -13,9 +13,10 @@ from clusterlm.errors import ClusterLMError
 from clusterlm.plan.before import Before
 from clusterlm.plan.budget import Speed, assumed_speed, budget_of, disk_of, why_no_speed
 from clusterlm.plan.gpus import GIB, find_gpu
+from clusterlm.plan.measured import Measured
 from clusterlm.plan.memory import lowest_stage_of, memory_per_rank
-from clusterlm.plan.origin import Known, find_shape
-from clusterlm.plan.report import Measured, Report
+from clusterlm.plan.origin import Count, Known, find_shape
+from clusterlm.plan.report import Report
 from clusterlm.plan.setup import Setup, setup_of
 from clusterlm.plan.verdict import Machine, limits_of, nearest_that_fits
 from clusterlm.plan.zero import zero_stage
@@ -41,6 +42,7 @@ class Facts:
         before: a run of the same model.
         liger: the kernels are there.
         may_import: transformers may be imported.
+        count_saved: elements of the weights in a model's folder.
         speedups: what is on and why.
     """
 
@@ -57,6 +59,7 @@ class Facts:
     before: Before | None = None
     liger: bool = False
     may_import: bool = True
+    count_saved: Count | None = None
     speedups: tuple[tuple[str, bool, str], ...] = ()
 
 
@@ -73,6 +76,7 @@ def make_plan(job: Job, facts: Facts) -> Report:
         parameters=facts.parameters,
         may_import=facts.may_import,
         trained=facts.before.model if facts.before else None,
+        count_saved=facts.count_saved,
     )
     setup, notes = _setup(job, known, facts)
     name = facts.gpu or job.resources.gpu_type

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from clusterlm.errors import ClusterLMError
-from clusterlm.plan.before import count_saved
 from clusterlm.plan.families import CLASSES, DEFAULTS
 from clusterlm.plan.shape import ModelShape, scratch_config, shape_of, typical_shape
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model
 from clusterlm.spec.units import counted
+
+Count = Callable[[Path], int | None]
+"""Elements of the weights in a model's folder; None when there are none."""
 
 MORE = "give its size with --parameters 7B, or its config.json with --config FILE"
 
@@ -42,6 +44,7 @@ def find_shape(
     parameters: int | None = None,
     may_import: bool = True,
     trained: Path | None = None,
+    count_saved: Count | None = None,
 ) -> Known:
     """The shape of the job's model.
 
@@ -52,21 +55,25 @@ def find_shape(
         parameters: size of a model of which nothing else is known.
         may_import: transformers may be asked about other models, which takes seconds.
         trained: folder of this model as a run has saved it, which need not be there.
+        count_saved: counts such weights, and those of a folder whose type is not known.
 
     Raises:
         ClusterLMError: it cannot be known; the text says what to give.
     """
     rows = tokenizer_rows(job)
+    saved = _Saved(count_saved)
     if config is not None:
-        return _from_file(config, job, rows, may_import)
+        return _from_file(config, job, rows, may_import, saved)
     if parameters is not None:
         note = f"only its size is known: a Llama of {counted(parameters)} parameters is assumed"
         return Known(typical_shape(parameters, vocab=rows or 32000), "--parameters", (note,))
     if job.model is None:
         raise ClusterLMError(f"the job has train.command and no model: {MORE}")
     if job.model.from_scratch is not None:
-        return _from_scratch(job.model.from_scratch, job, rows, may_import, trained)
-    return _from_name(job.model, job, environ, rows, may_import)
+        return _from_scratch(
+            job.model.from_scratch, job, rows, may_import, saved.shape(trained), trained
+        )
+    return _from_name(job.model, job, environ, rows, may_import, saved)
 
 
 def tokenizer_rows(job: Job) -> int | None:
@@ -81,10 +88,10 @@ def tokenizer_rows(job: Job) -> int | None:
     return rows
 
 
-def _from_file(path: Path, job: Job, rows: int | None, may_import: bool) -> Known:
+def _from_file(path: Path, job: Job, rows: int | None, may_import: bool, saved: _Saved) -> Known:
     config = _read_config(path)
     shape = shape_of(config) or (_ask_transformers(config) if may_import else None)
-    shape = shape or _of_saved(path.parent)
+    shape = shape or saved.shape(path.parent)
     if shape is None:
         kind = config.get("model_type") or config.get("text_config", {}).get("model_type")
         raise ClusterLMError(
@@ -98,7 +105,12 @@ def _from_file(path: Path, job: Job, rows: int | None, may_import: bool) -> Know
 
 
 def _from_scratch(
-    asked: FromScratch, job: Job, rows: int | None, may_import: bool, trained: Path | None
+    asked: FromScratch,
+    job: Job,
+    rows: int | None,
+    may_import: bool,
+    saved: ModelShape | None,
+    trained: Path | None,
 ) -> Known:
     notes = []
     if rows is None and "vocab_size" not in asked.config:
@@ -110,7 +122,7 @@ def _from_scratch(
             found = _ask_transformers(
                 {"architectures": [asked.class_], "vocab_size": rows or 32000} | asked.config
             )
-        if found is None and trained is not None and (saved := _of_saved(trained)):
+        if found is None and saved is not None:
             return Known(saved, f"{asked.class_} as saved in {trained}", _notes_on(saved))
         if found is None:
             raise ClusterLMError(
@@ -132,12 +144,17 @@ def _from_scratch(
 
 
 def _from_name(
-    model: Model, job: Job, environ: Mapping[str, str], rows: int | None, may_import: bool
+    model: Model,
+    job: Job,
+    environ: Mapping[str, str],
+    rows: int | None,
+    may_import: bool,
+    saved: _Saved,
 ) -> Known:
     name = model.name or ""
     folder = Path(name).expanduser()
     if (path := folder / "config.json").is_file():
-        return _from_file(path, job, rows, may_import)
+        return _from_file(path, job, rows, may_import, saved)
     if folder.is_absolute():
         raise ClusterLMError(f"model.name: {folder} holds no config.json here; {MORE}")
     cached = _in_hub_cache(name, model.revision, environ)
@@ -146,7 +163,7 @@ def _from_name(
             f"model {name}: its config.json is not in the hub cache of this machine, and nothing "
             f"is downloaded here; `hf download {name} config.json` fetches it, or {MORE}"
         )
-    return _from_file(cached, job, rows, may_import)
+    return _from_file(cached, job, rows, may_import, saved)
 
 
 def _notes_on(shape: ModelShape) -> tuple[str, ...]:
@@ -206,15 +223,22 @@ def _ask_transformers(config: dict[str, Any]) -> ModelShape | None:
     return _of_count(made.to_dict(), sum(p.numel() for p in model.parameters()))
 
 
-def _of_saved(folder: Path) -> ModelShape | None:
-    """Of a model of any class, by the weights and the config.json in its folder."""
-    count = count_saved(folder)
-    if not count:
-        return None
-    try:
-        return _of_count(_read_config(folder / "config.json"), count) or typical_shape(count)
-    except ClusterLMError:
-        return typical_shape(count)
+@dataclass(frozen=True)
+class _Saved:
+    """Models of any class, by the weights and the config.json in their folders."""
+
+    count: Count | None
+
+    def shape(self, folder: Path | None) -> ModelShape | None:
+        if self.count is None or folder is None:
+            return None
+        count = self.count(folder)
+        if not count:
+            return None
+        try:
+            return _of_count(_read_config(folder / "config.json"), count) or typical_shape(count)
+        except ClusterLMError:
+            return typical_shape(count)
 
 
 def _of_count(config: dict[str, Any], count: int) -> ModelShape | None:

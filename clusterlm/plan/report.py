@@ -8,27 +8,13 @@ from typing import Any
 
 from clusterlm.plan.budget import Budget, Disk
 from clusterlm.plan.gpus import GIB
-from clusterlm.plan.memory import Memory, taken_bytes
+from clusterlm.plan.measured import Measured
+from clusterlm.plan.memory import Memory
 from clusterlm.plan.origin import Known
 from clusterlm.plan.setup import Setup
 from clusterlm.plan.states import persistent_elements
 from clusterlm.plan.verdict import Limit, Proposal
 from clusterlm.spec.units import counted, spoken
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a run with these settings has measured; None what it has not.
-
-    Attributes:
-        run: its name.
-        peak: bytes of the rank that took most.
-        tokens_per_s: of all ranks.
-    """
-
-    run: str
-    peak: float | None
-    tokens_per_s: float | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,8 @@ def lines_of(report: Report, *, explain: bool = False) -> Iterator[str]:
     yield from _column("host, per node", host, memory.host_peak, limit)
     yield from _disk(report)
     yield from _time(report)
-    yield from _measured(report)
+    if report.measured is not None:
+        yield report.measured.line(setup, memory)
     if report.speedups:
         yield ""
         for name, is_on, why in report.speedups:
@@ -158,7 +145,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "seconds": budget.seconds,
         "gpu_hours": budget.gpu_hours,
         "jobs": budget.jobs,
-        "measured": _measured_json(report),
+        "measured": report.measured.as_json(setup, report.memory) if report.measured else None,
         "speedups": [{"name": n, "on": on, "why": why} for n, on, why in report.speedups],
         "notes": [*report.known.notes, *report.notes],
         "set": list(report.proposal.settings) if report.proposal else [],
@@ -222,37 +209,6 @@ def _time(report: Report) -> Iterator[str]:
     rate = budget.speed.tokens_per_s / report.setup.ranks
     yield f"time  {spoken(budget.seconds)}{cost}{jobs} at {rate:,.0f} tokens/s per rank"
     yield f"      {budget.speed.origin}"
-
-
-def _measured(report: Report) -> Iterator[str]:
-    """Beside what the plan says of the same: torch's memory on a GPU, the process on the CPU."""
-    found = report.measured
-    if found is None:
-        return
-    parts = []
-    if found.peak is not None:
-        planned = taken_bytes(report.setup, report.memory)
-        of = "process" if report.setup.on_cpu else "rank"
-        parts.append(
-            f"{_gib(found.peak)} GiB of a {of} at most, planned {_gib(planned)} "
-            f"({planned / found.peak - 1:+.0%})"
-        )
-    if found.tokens_per_s is not None:
-        parts.append(f"{found.tokens_per_s / report.setup.ranks:,.0f} tokens/s per rank")
-    yield f"measured  run {found.run}: {', '.join(parts)}"
-
-
-def _measured_json(report: Report) -> dict[str, Any] | None:
-    found = report.measured
-    if found is None:
-        return None
-    planned = taken_bytes(report.setup, report.memory)
-    return {
-        "run": found.run,
-        "peak_bytes": found.peak,
-        "planned_bytes": planned,
-        "tokens_per_s": found.tokens_per_s,
-    }
 
 
 def _state_arithmetic(setup: Setup) -> Iterator[str]:
