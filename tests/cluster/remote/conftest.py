@@ -62,7 +62,7 @@ def there(tmp_path: Path, installed_home: Path) -> LocalTransport:
     (home / "shared").mkdir()
     (home / "shared" / "software").symlink_to(installed_home / "shared" / "software")
     (home / ".bash_profile").write_text(
-        f'echo "Welcome to the cluster" >&2\nexport PATH="{SLURM}:$PATH" FAKES="{home}"\n'
+        f'echo "Welcome to the cluster" >&2\nexport PATH="{SLURM}:$PATH"\n'
     )
     return LocalTransport(home)
 

@@ -289,3 +289,40 @@ def test_a_changed_clusterlm_is_installed_before_it_answers(
     assert (code, "small is PENDING" in out) == (0, True)
     assert err.count("installing clusterlm") == 1
     assert "installing clusterlm" not in clusterlm("why", "small")[2]
+
+
+def test_a_submit_whose_answer_is_cut_is_one_run(
+    laptop: Path, there: LocalTransport, clusterlm: Clusterlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda s: None)
+    job(laptop)
+    clusterlm("check", "job.yaml")
+    # contents are there; the next pipe is the submit, cut before, in and after its answer
+    there.cuts = [1, 40, None]
+    code, out, err = clusterlm("submit", "job.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["run"] == "small"
+    assert len((there.home / "sbatch.calls").read_text().splitlines()) == 2
+
+
+def test_a_submit_that_nobody_answered_is_gone_on_with_by_the_same_command(
+    laptop: Path, there: LocalTransport, clusterlm: Clusterlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clusterlm.cluster.remote import submit_elsewhere
+
+    monkeypatch.setattr(submit_elsewhere, "PERSIST_S", 0.0)
+    job(laptop)
+    clusterlm("check", "job.yaml")
+    there.cuts = [200]
+    code, _, err = clusterlm("submit", "job.yaml")
+    assert code == 2
+    assert "whether there has taken small is not known" in err
+    known = runs_elsewhere.find_elsewhere("small")
+    assert known is not None
+    assert not known.is_sent
+    code, _, err = clusterlm("submit", "job.yaml")
+    assert code == 0, err
+    assert len((there.home / "sbatch.calls").read_text().splitlines()) == 2
+    again = runs_elsewhere.find_elsewhere("small")
+    assert again is not None
+    assert (again.key, again.is_sent) == (known.key, True)
