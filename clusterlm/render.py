@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clusterlm import __version__
 from clusterlm.container import Container, words_for_templates
 from clusterlm.errors import ClusterLMError
-from clusterlm.paths import CachePaths, ImagePaths, Phase, RunPaths, cache_dir, images_dir
+from clusterlm.image_paths import ImagePaths, images_dir
+from clusterlm.paths import CachePaths, Phase, RunPaths, cache_dir
 from clusterlm.spec.image import Image
 from clusterlm.spec.job import Job
 from clusterlm.spec.units import slurm_time
