@@ -28,19 +28,25 @@ def cluster_of(job: Path, overrides: Sequence[str] | None) -> str | None:
 
     A YAML that cannot be read is nobody's: what is wrong with it is told where it is loaded.
     """
-    from clusterlm.cluster.remote.shipment import values_of
     from clusterlm.errors import SpecError
-    from clusterlm.spec.clusters import read_clusters
+    from clusterlm.spec.load import values_of
 
     try:
         text = job.read_text(encoding="utf-8-sig")
         name = values_of(text, job.name, overrides or []).get("cluster")
     except (OSError, ValueError, SpecError):
         return None
-    if not isinstance(name, str) or name in ("local", "slurm"):
-        return None
-    profile = read_clusters().get(name)
-    return name if profile is not None and profile.host else None
+    return name if isinstance(name, str) and is_elsewhere(name) else None
+
+
+def is_elsewhere(cluster: str) -> bool:
+    """Whether a cluster is reached over SSH; an unknown one is not."""
+    from clusterlm.spec.clusters import RESERVED, read_clusters
+
+    if cluster in RESERVED:
+        return False
+    profile = read_clusters().get(cluster)
+    return profile is not None and profile.host is not None
 
 
 def find(run: str) -> Elsewhere | None:
@@ -121,10 +127,15 @@ def resume(
 
 
 def pass_on(one: Elsewhere, *words: str) -> int:
-    """Run a command there and print what it prints; for `why` and `cancel`."""
+    """Run a command on the run's cluster and print what it prints; for `why` and `cancel`."""
+    return run_on(one.cluster, *words)
+
+
+def run_on(cluster: str, *words: str) -> int:
+    """Run a command on a cluster and print what it prints; one that may be done twice."""
     from clusterlm.cluster.remote.forward import persist
 
-    remote = remote_of(one.cluster)
+    remote = remote_of(cluster)
     done = persist(lambda: remote.live(words, _say, outputs="apart"), tell=tell)
     for line in done.err.splitlines():
         tell(_safe(line))
@@ -147,11 +158,14 @@ def logs(one: Elsewhere, options: Sequence[str], num_lines: int, *, follow: bool
 
 def statuses(runs: Sequence[Elsewhere] | None = None) -> tuple[list[RunStatus], list[str]]:
     """The states of runs on clusters, all that are known or these; and notes."""
-    from clusterlm.cluster.remote.look_elsewhere import look_at
     from clusterlm.cluster.remote.runs_elsewhere import all_elsewhere
 
     chosen = all_elsewhere() if runs is None else list(runs)
-    return look_at(chosen, remote_of) if chosen else ([], [])
+    if not chosen:
+        return [], []
+    from clusterlm.cluster.remote.look_elsewhere import look_at
+
+    return look_at(chosen, remote_of)
 
 
 def watch(one: Elsewhere) -> int:

@@ -111,6 +111,21 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     return LoadedJob(job, text, path, tuple(overrides), notes, profile)
 
 
+def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A job's values as they were written, with `--set` applied and old names replaced; unchecked.
+
+    Raises:
+        SpecError: it is no YAML.
+    """
+    try:
+        document = read_document(text)
+    except NotYaml as error:
+        raise SpecError(source, [error.problem]) from error
+    apply_overrides(document.values, overrides)
+    _translate(document.values)
+    return document.values
+
+
 def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     """The error for problems that were found after loading, with their lines in the file."""
     document = read_document(loaded.text)

@@ -1,4 +1,4 @@
-"""From a machine without Slurm, over a real sshd whose line breaks: submit, follow, cancel, fetch."""
+"""From a machine without Slurm, over a real sshd whose line breaks: a whole run."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.forward import Remote, last_json
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.run_status import RunStatus
-from clusterlm.errors import ClusterLMError, SshError
+from clusterlm.errors import ClusterLMError
 from clusterlm.spec.units import spoken
 from clusterlm.supervise.causes import State
 
@@ -128,8 +128,3 @@ def unknown(run: Elsewhere, trouble: str) -> RunStatus:
         evidence=f"{trouble}{known}",
         trouble=trouble,
     )
-
-
-def refuse_unreachable(remote: Remote, error: SshError) -> ClusterLMError:
-    """The error with the cluster's name."""
-    return type(error)(f"{remote.name}: {error}")

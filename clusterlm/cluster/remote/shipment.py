@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.git import CodeState, code_state
@@ -27,10 +26,7 @@ from clusterlm.cluster.remote.uploads import (
 )
 from clusterlm.errors import SpecError
 from clusterlm.paths import cache_dir
-from clusterlm.spec.document import NotYaml, read_document
-from clusterlm.spec.load import load_text
-from clusterlm.spec.old_names import translate_old_names
-from clusterlm.spec.overrides import apply_overrides
+from clusterlm.spec.load import load_text, values_of
 from clusterlm.spec.place import dotted
 from clusterlm.spec.wording import printable
 
@@ -76,21 +72,6 @@ class Arrived:
 
     yaml: str
     overrides: list[str]
-
-
-def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """A job's values as they were written, with `--set` applied and old names replaced.
-
-    Raises:
-        SpecError: it is no YAML.
-    """
-    try:
-        document = read_document(text)
-    except NotYaml as error:
-        raise SpecError(source, [error.problem]) from error
-    apply_overrides(document.values, overrides)
-    translate_old_names(document.values)
-    return document.values
 
 
 def refuse_mistakes(text: str, yaml: Path, overrides: Sequence[str]) -> None:

@@ -28,12 +28,12 @@ from clusterlm.cluster.remote.shipment import (
     preview,
     refuse_mistakes,
     send,
-    values_of,
 )
 from clusterlm.cluster.remote.snapshot import LIMIT
 from clusterlm.cluster.run_folder import secret_values
-from clusterlm.errors import ClusterLMError, SshError
+from clusterlm.errors import ClusterLMError, ConnectionLost, SshError
 from clusterlm.spec.job import Job
+from clusterlm.spec.load import values_of
 from clusterlm.spec.wording import printable
 
 PERSIST_S = 300.0
@@ -147,7 +147,14 @@ def resume(
         arrived = send(shipment, remote, tell=tell)
         code_state = _keep_code(remote, uuid.uuid4().hex, shipment)
         words += ["--job", arrived.yaml, *_sets([*wish.overrides, *arrived.overrides])]
-    return _live(remote, [*words, *options, "--json"], secrets, code_state, tell)
+    try:
+        return _live(remote, [*words, *options, "--json"], secrets, code_state, tell)
+    except ConnectionLost as error:
+        # a second resume of a run that lives is refused over there, so asking again is safe
+        raise ConnectionLost(
+            f"{error}\n  whether {run} goes on is not known: `clusterlm status {run}` tells, and the"
+            " same command again does no harm"
+        ) from error
 
 
 def look(
