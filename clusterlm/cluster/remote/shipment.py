@@ -108,7 +108,8 @@ def plan_shipment(
         SpecError: it names paths that are neither here nor there.
         ClusterLMError: the project cannot go; see `take_snapshot`.
     """
-    yaml = yaml.absolute()
+    # the real folder, as git names it
+    yaml = yaml.absolute().parent.resolve() / yaml.name
     values = values_of(text, printable(yaml.name), overrides)
     named = named_paths(values, str(yaml.parent))
     hashes = Hashes(cache_dir().parent / "hashes.json")
@@ -189,7 +190,7 @@ def send(shipment: Shipment, remote: Remote, *, tell: Callable[[str], None]) -> 
     overrides = [text.replace(f"={SNAPSHOT}/", f"={folder}/", 1) for text in shipment.overrides]
     for upload in shipment.uploads:
         overrides.append(upload.override(_assemble(remote, "uploads", upload.tree, tell)))
-    inner = (shipment.yaml.parent.resolve() / shipment.yaml.name).relative_to(code.root)
+    inner = shipment.yaml.relative_to(code.root)
     return Arrived(f"{folder}/{inner.as_posix()}", overrides)
 
 

@@ -152,8 +152,8 @@ def resume(
     except ConnectionLost as error:
         # a second resume of a run that lives is refused over there, so asking again is safe
         raise ConnectionLost(
-            f"{error}\n  whether {run} goes on is not known: `clusterlm status {run}` tells, and the"
-            " same command again does no harm"
+            f"{error}\n  whether {run} goes on is not known: `clusterlm status {run}` tells, and"
+            " the same command again does no harm"
         ) from error
 
 
