@@ -181,7 +181,7 @@ def _install(
     code, words = _run_installer(transport, name, found, request, tell)
     if wheelhouse is None and code in (install_there.EXIT_NO_PACKAGES, install_there.EXIT_NO_PIP):
         tell(
-            f"{name}: pip finds nothing there ({words.splitlines()[-1] if words else 'no pip'});"
+            f"{name}: pip finds nothing there ({words.splitlines()[-1].strip() if words else 'no pip'});"
             " wheels for it are fetched here"
         )
         with fetch_wheels(requirements, TargetPython.of(python)) as folder:
