@@ -180,10 +180,8 @@ def _install(
         _send_wheels(transport, found, wheelhouse, request, tell)
     code, words = _run_installer(transport, name, found, request, tell)
     if wheelhouse is None and code in (install_there.EXIT_NO_PACKAGES, install_there.EXIT_NO_PIP):
-        tell(
-            f"{name}: pip finds nothing there ({words.splitlines()[-1].strip() if words else 'no pip'});"
-            " wheels for it are fetched here"
-        )
+        last = words.splitlines()[-1].strip() if words else "no pip"
+        tell(f"{name}: pip finds nothing there ({last}); wheels for it are fetched here")
         with fetch_wheels(requirements, TargetPython.of(python)) as folder:
             _send_wheels(transport, found, folder, request, tell)
         request["index"] = False
