@@ -29,19 +29,21 @@ def look_at(
     runs: Iterable[Elsewhere],
     connect: Connect,
     *,
+    also_ended: bool = False,
     within_s: float = ALL_WITHIN_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[RunStatus], list[str]]:
     """The runs' states, and notes on what could not be learnt.
 
     Args:
-        runs: which; those that have ended are not asked for again.
+        runs: which.
         connect: gives the cluster of that name.
+        also_ended: ask for ended ones too; somebody may have resumed one over there.
         within_s: for all answers; an installation that is under way is waited for.
         clock: for that.
     """
     runs = list(runs)
-    asked = {one.cluster for one in runs if not one.is_final}
+    asked = {one.cluster for one in runs if also_ended or not one.is_final}
     looks = {name: _Look(name, connect) for name in sorted(asked)}
     began = clock()
     for one in looks.values():
@@ -106,7 +108,9 @@ def _status_of(run: Elsewhere, look: _Look | None) -> tuple[RunStatus | None, st
 
 
 def _last_known(run: Elsewhere) -> RunStatus:
-    return RunStatus.from_json(run.status or {})
+    last = RunStatus.from_json(run.status or {})
+    since = max(0.0, time.time() - (run.seen or run.submitted))
+    return replace(last, updated_s_ago=(last.updated_s_ago or 0.0) + since)
 
 
 def unknown(run: Elsewhere, trouble: str) -> RunStatus:
