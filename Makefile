@@ -20,8 +20,9 @@ test: $(VENV)/.dev bed check
 	$(BIN)/python -m pytest
 
 ## Every mode under every strategy, killed and resumed, in fp32 and bf16; and on other numbers of ranks.
-matrix: $(VENV)/.dev
-	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/train/test_resume_matrix.py \
+## And what a user does on four versions of Slurm, each with and without accounting.
+matrix: $(VENV)/.dev bed
+	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/versions tests/train/test_resume_matrix.py \
 	  tests/train/test_other_ranks.py
 
 ## Style and types only.

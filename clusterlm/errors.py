@@ -48,11 +48,12 @@ class Problem:
 
 
 class SpecError(ClusterLMError):
-    """A job.yaml that cannot be used; holds every problem found."""
+    """A job.yaml that cannot be used; holds every problem found, and what is read otherwise."""
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
+    def __init__(self, source: str, problems: list[Problem], notes: tuple[str, ...] = ()) -> None:
         self.source = source
         self.problems = problems
+        self.notes = notes
         super().__init__(self._text())
 
     def _text(self) -> str:

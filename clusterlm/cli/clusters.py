@@ -267,7 +267,7 @@ def _text_of(path: Path) -> str:
     if not path.exists():
         return ""
     refuse_open_file(path)
-    return read_text(path, "clusters.yaml")
+    return read_text(path, wanted="give the path of a clusters.yaml")
 
 
 def _fields(name: str, profile: Profile, probe: Probe | None) -> dict[str, Any]:

@@ -54,10 +54,21 @@ def import_files(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        from clusterlm.node.files import write_atomically
-
-        write_atomically(output, text, mode=0o644)
+        _write(draft.files | {output.name: text}, output.absolute().parent, output, force=force)
     _tell_about(draft, text, output)
+
+
+def _write(files: dict[str, str], folder: Path, output: Path, *, force: bool) -> None:
+    """The job, and what the script wrote for itself; all or nothing."""
+    from clusterlm.errors import ClusterLMError
+    from clusterlm.node.files import write_atomically
+
+    for name in files:
+        if name != output.name and (folder / name).exists() and not force:
+            why = "the script writes it anew; --force overwrites it"
+            raise ClusterLMError(f"{folder / name} is there already, and {why}")
+    for name, text in files.items():
+        write_atomically(folder / name, text, mode=0o644)
 
 
 def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
@@ -75,7 +86,8 @@ def _tell_about(draft: Draft, text: str, output: Path | None) -> None:
     where = output or Path("job.yaml")
     tell(
         f"{times(draft.num_translated, 'value')} translated, {len(draft.left_out)} left out, "
-        f"{len(draft.unclear)} to look at" + (f"; written: {output}" if output else "")
+        f"{len(draft.unclear)} to look at"
+        + (f"; written: {', '.join([str(output), *draft.files])}" if output else "")
     )
     _tell_what_is_missing(draft, text, where)
 
@@ -91,6 +103,8 @@ def _tell_what_is_missing(draft: Draft, text: str, where: Path) -> None:
     try:
         load_text(text, where)
     except SpecError as error:
+        for note in error.notes:
+            tell(f"note: {readable(note)}")
         left = [p for p in error.problems if p.where not in draft.to_fill_in]
         for problem in left:
             tell(f"check says: {problem.where}: {problem.message}")

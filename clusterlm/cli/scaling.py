@@ -1,4 +1,4 @@
-"""scaling: how much of a GPU is left when there are more of them."""
+"""scaling: how much of a rank is left when there are more of them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ def scaling(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Train a few steps at several sizes and compare tokens/s per GPU.
+    """Train a few steps at several sizes and compare tokens/s per rank.
 
-    Every GPU does the same work at each size (weak scaling). Nothing is saved.
+    A rank is a GPU, or a process on the CPU. Each does the same work at each size (weak
+    scaling). Nothing is saved. Exit code: 0 when every size came through, however badly it
+    scales (the verdict says that), 1 when one did not.
     """
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.scaling import Wish, measure, setting_of, sizes_for

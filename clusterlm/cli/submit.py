@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.errors import RunError
+from clusterlm.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
@@ -130,11 +130,19 @@ def load(
 
     changes = [*(overrides or []), *([f"name={name}"] if name else [])]
     changes += [override_of(cluster)] if cluster is not None else []
-    loaded = load_job(job, changes)
+    notes: tuple[str, ...] = ()
+    try:
+        loaded = load_job(job, changes)
+        notes = loaded.notes
+    except SpecError as error:
+        # what was read otherwise than it was written may be what is behind the mistake
+        notes = error.notes
+        raise
+    finally:
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
     if loaded.profile:
         use_folders(folders_of(loaded.profile))
-    for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
     return loaded
 
 

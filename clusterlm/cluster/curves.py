@@ -26,7 +26,7 @@ PICTURES = (
     Picture("Loss", {"loss": "training", "eval_loss": "evaluation"}),
     Picture("Learning rate", {"lr": "learning rate"}),
     Picture("Gradient norm", {"grad_norm": "before clipping"}),
-    Picture("Tokens/s per GPU", {"tokens_per_s_per_gpu": "tokens/s"}),
+    Picture("Tokens/s per rank", {"tokens_per_s_per_gpu": "tokens/s"}),
     Picture("MFU and HFU", {"mfu": "MFU", "hfu": "HFU"}),
     Picture("Time of a step, in seconds", {"step_time_p50": "median", "step_time_p95": "95 %"}),
     Picture("Share of the time waiting for data", {"data_wait": "wait"}),

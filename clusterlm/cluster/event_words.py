@@ -9,6 +9,7 @@ from typing import Any
 from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.tasks import name_of
 from clusterlm.supervise.causes import Cause
+from clusterlm.supervise.failure import end_words
 
 Event = Mapping[str, Any]
 
@@ -38,9 +39,7 @@ def cut(text: str) -> str:
 
 def failure_words(event: Event) -> str:
     """`rank 1 on node2 failed (exit 3): ValueError: no such key`."""
-    end = event.get("signal") or f"exit {event.get('code')}"
-    error = f": {event['error']}" if event.get("error") else ""
-    return f"rank {event.get('rank')} on {event.get('host')} failed ({end}){error}"
+    return f"rank {event.get('rank')} on {event.get('host')} {end_words(event)}"
 
 
 def cause_words(event: Event) -> str:

@@ -15,6 +15,10 @@ WORTH_TELLING = 0.02
 
 LARGEST_EXPONENT = 700.0
 """exp of more is beyond a float."""
+FEW_LINES = 4
+"""Fewer lines of the loss make no trend."""
+FEW_TOKENS = 1000
+"""The loss of so few tokens held back is chance."""
 ENDS = 5
 """The loss of one logged step is noisy: start and end are means of up to so many lines."""
 
@@ -37,6 +41,10 @@ class Outcome:
     """From the start of the run to its end, or to its newest event."""
     attempts: int
     """Of the training."""
+    loss_lines: int | None = None
+    """Logged losses; None: not counted."""
+    eval_tokens: int | None = None
+    """Predicted in the last evaluation."""
     data: str | None = None
     """What the prepared data holds and has lost."""
 
@@ -44,9 +52,9 @@ class Outcome:
         """For people."""
         lines = [f"data      {self.data}"] if self.data else []
         if self.first_loss is not None and self.last_loss is not None:
-            lines.append(f"mean loss {_fall(self.first_loss, self.last_loss)}")
+            lines.append(f"mean loss {_fall(self.first_loss, self.last_loss, self.loss_lines)}")
         if self.eval_loss is not None:
-            lines.append(f"eval loss {_evaluated(self.eval_loss, self.best)}")
+            lines.append(f"eval loss {_evaluated(self.eval_loss, self.best)}{self._few()}")
         if self.spikes:
             lines.append(f'spikes    {self.spikes} in the loss; "spike" in metrics.jsonl')
         done = []
@@ -62,6 +70,12 @@ class Outcome:
             lines.append(f"trained   {', '.join(done)}")
         return lines
 
+    def _few(self) -> str:
+        if self.eval_tokens is None or self.eval_tokens >= FEW_TOKENS:
+            return ""
+        what = "of one token" if self.eval_tokens == 1 else f"of {self.eval_tokens} tokens"
+        return f"; {what} only, which says little: hold back more (data.validation)"
+
 
 def _evaluated(last: float, best: tuple[int, float] | None) -> str:
     perplexity = f" (perplexity {math.exp(last):.4g})" if last < LARGEST_EXPONENT else ""
@@ -69,7 +83,10 @@ def _evaluated(last: float, best: tuple[int, float] | None) -> str:
     return f"{last:.3f}{perplexity}{lowest}"
 
 
-def _fall(first: float, last: float) -> str:
+def _fall(first: float, last: float, num_lines: int | None) -> str:
+    if num_lines is not None and num_lines < FEW_LINES:
+        lines = "1 line" if num_lines == 1 else f"{num_lines} lines"
+        return f"{first:.3f} at the start, {last:.3f} at the end ({lines} only: no trend)"
     change = f"{(last - first) / first:+.0%}" if first else ""
     return f"{first:.3f} at the start, {last:.3f} at the end ({change})"
 
@@ -84,7 +101,9 @@ def read_outcome(run: RunPaths) -> Outcome:
     return Outcome(
         first_loss=_mean(losses[:ends]),
         last_loss=_mean(losses[-ends:]),
+        loss_lines=len(losses),
         eval_loss=eval_losses[-1] if eval_losses else None,
+        eval_tokens=_eval_tokens(rows),
         best=_best(rows),
         spikes=sum(row.get("spike") is True for row in rows),
         steps=int(max(steps)) if steps else None,
@@ -118,6 +137,11 @@ def _numbers(rows: list[dict[str, Any]], name: str) -> list[float]:
     # a loss that is no longer a number is written as NaN
     values = [row.get(name) for row in rows]
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+
+
+def _eval_tokens(rows: list[dict[str, Any]]) -> int | None:
+    found = _numbers([row for row in rows if "eval_loss" in row], "eval_tokens")
+    return int(found[-1]) if found else None
 
 
 def _best(rows: list[dict[str, Any]]) -> tuple[int, float] | None:

@@ -1,7 +1,8 @@
 """What short runs of several sizes say about how a training scales: a table and words. Pure.
 
-Weak scaling: the work of a GPU stays the same and the global batch grows with the GPUs, so that a
-perfect network would leave tokens/s per GPU as they are. Efficiency is against the smallest size.
+Weak scaling: the work of a rank (a GPU, or a process on the CPU) stays the same and the global
+batch grows with the ranks, so that a perfect network would leave tokens/s per rank as they are.
+Efficiency is against the smallest size.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 GOOD, FAIR = 0.9, 0.75
 """Efficiencies from which on nothing, or little, needs to be done."""
+BAD = 0.5
+"""Below it twice the ranks gain nothing at all."""
 IMPLAUSIBLE = 1.1
 """More ranks do not make one of them faster."""
 HIGH_WAIT = 0.1
@@ -111,7 +114,8 @@ def verdict(measured: Sequence[Measured], setting: Setting) -> list[str]:
     lines, worst = [], known[0]
     for one in known[1:]:
         share = shares[one.size] or 0.0
-        lines.append(f"{one.size.words} run at {share:.0%} per rank: {_judged(share, one)}")
+        judged = _judged(share, known[0], one, setting)
+        lines.append(f"{one.size.words} run at {share:.0%} per rank: {judged}")
         worst = min(worst, one, key=lambda m: shares[m.size] or 0.0)
     if (shares[worst.size] or 0.0) < GOOD:
         lines += [f"  look at: {text}" for text in _advice(known[0], worst, setting)]
@@ -137,15 +141,32 @@ def to_json(measured: Sequence[Measured], setting: Setting) -> dict[str, Any]:
     return {"scaling": "weak", "sizes": sizes, "verdict": verdict(measured, setting)}
 
 
-def _judged(share: float, one: Measured) -> str:
+def _judged(share: float, base: Measured, one: Measured, setting: Setting) -> str:
     if share > IMPLAUSIBLE:
         return "more than the smallest size: something slowed that one down; measure again"
     what = "the network" if one.size.nodes > 1 else "the node"
+    if share < BAD:
+        return f"BAD, {_gain(base, one)}; {_suspect(one, setting)}"
     if share >= GOOD:
         return f"{what} holds"
     if share >= FAIR:
         return f"{what} costs {1 - share:.0%}"
     return f"{what} takes more than a quarter; more of it will not pay"
+
+
+def _gain(base: Measured, one: Measured) -> str:
+    """`4 ranks do 1.2 times the work of 1`."""
+    times = (one.tokens_per_s or 0.0) / (base.tokens_per_s or 1.0)
+    less = ", less than these alone" if times < 1 else ""
+    return f"{one.size.ranks} ranks do {times:.2g} times the work of {base.size.ranks}{less}"
+
+
+def _suspect(one: Measured, setting: Setting) -> str:
+    if one.size.nodes > 1:
+        return "do not train at this size before the network between the nodes is mended"
+    if setting.on_gpu:
+        return "do not train at this size before the links between the GPUs are mended"
+    return "do not train at this size: its ranks take each other's cores"
 
 
 def _advice(base: Measured, worst: Measured, setting: Setting) -> list[str]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 OLD_S = 10.0
 """From here on a line says how old its news is."""
 HEADS = (
-    *("RUN", "STATE", "PHASE", "STEP", "LOSS", "PPL", "TOK/S", "/GPU", "MFU", "ETA", "SEEN", "WHY"),
+    *("RUN", "STATE", "PHASE", "STEP", "TRAIN LOSS", "EVAL LOSS", "EVAL PPL"),
+    *("TOK/S", "/RANK", "MFU", "ETA", "SEEN", "WHY"),
 )
-WHERE_KNOWN = {"PPL", "/GPU", "MFU"}
+WHERE_KNOWN = {"EVAL LOSS", "EVAL PPL", "/RANK", "MFU"}
 """Columns that are left out when no run has a value: a line is wide enough."""
 COLOURS = {
     State.PENDING: "yellow",
@@ -51,6 +52,7 @@ def cells(status: RunStatus) -> tuple[str, ...]:
         status.phase,
         steps(status),
         "" if status.loss is None else f"{status.loss:.4g}",
+        "" if status.eval_loss is None else f"{status.eval_loss:.4g}",
         "" if status.perplexity is None else f"{status.perplexity:.4g}",
         "" if status.tokens_per_s is None else f"{status.tokens_per_s:,.0f}",
         _each(status),
@@ -142,11 +144,12 @@ def figures(status: RunStatus) -> list[str]:
     """Step, loss, speed and time left, as far as they are known."""
     found = [f"step {steps(status)}"] if status.step is not None else []
     if status.loss is not None:
-        found.append(f"loss {status.loss:.4g}")
-    if status.perplexity is not None:
-        found.append(f"ppl {status.perplexity:.4g}")
+        found.append(f"train loss {status.loss:.4g}")
+    if status.eval_loss is not None:
+        ppl = "" if status.perplexity is None else f" (ppl {status.perplexity:.4g})"
+        found.append(f"eval loss {status.eval_loss:.4g}{ppl}")
     if status.tokens_per_s is not None:
-        found.append(f"{status.tokens_per_s:,.0f} tokens/s{_per_gpu(status)}")
+        found.append(f"{status.tokens_per_s:,.0f} tokens/s{_per_rank(status)}")
     if status.mfu is not None:
         found.append(f"MFU {status.mfu:.0%}")
     if status.eta_s is not None:
@@ -154,11 +157,11 @@ def figures(status: RunStatus) -> list[str]:
     return found
 
 
-def _per_gpu(status: RunStatus) -> str:
-    return f", {each} per GPU" if (each := _each(status)) else ""
+def _per_rank(status: RunStatus) -> str:
+    return f", {each} per rank" if (each := _each(status)) else ""
 
 
 def _each(status: RunStatus) -> str:
-    """Tokens/s of one GPU, where there are more."""
+    """Tokens/s of one rank (a GPU, or a process on the CPU), where there are more."""
     each = status.tokens_per_s_per_gpu
     return "" if each is None or each == status.tokens_per_s else f"{each:,.0f}"

@@ -215,7 +215,7 @@ def _picture(status: RunStatus, events: Sequence[Event]) -> Group:
     """What stands on the terminal at one moment.
 
     my-run  TRAINING  train, attempt 2 on node1,node3          2 s ago by supervisor
-    ━━━━━━━━━━━━━━╸━━━━━━━━━━  step 40/300   loss 5.12   5,100 tokens/s   2 min left
+    ━━━━━━━━━━━━━━╸━━━━━━━━━━  step 40/300   train loss 5.12   5,100 tokens/s   2 min left
     attempt 1: rank 1 on node2 failed (exit 3): ValueError: ...
       14:03:07  train attempt 1 ended: ...; trying again
     """

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from clusterlm.cluster.event_words import failure_words
+from clusterlm.cluster.full_disk import disk_words, is_full
 from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
 from clusterlm.cluster.run_status import RunStatus
+from clusterlm.cluster.standing import Standing, read_standing
 from clusterlm.cluster.tail import last_lines
 from clusterlm.cluster.tasks import attempt_of
+from clusterlm.node.extensions import WAITS
 from clusterlm.node.records import ExitRecord, read_exits
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
@@ -24,6 +27,10 @@ from clusterlm.supervise.failure import root_failure
 from clusterlm.supervise.history import History
 
 LOG_TAIL = 12
+NOT_THE_KERNEL = (
+    "somebody, or something, on {host} sent the signal (a person, the site's watchdog): ask there; "
+    "then: clusterlm resume {run}"
+)
 _GOES_WELL = (State.PREPROCESSING, State.STARTING, State.TRAINING, State.DONE)
 _NO_FAILURE = (*_GOES_WELL, State.PENDING, State.UNKNOWN, State.CANCELLED, State.STOPPING)
 
@@ -51,6 +58,9 @@ class Explanation:
     log: str | None = None
     log_tail: tuple[str, ...] = ()
     """Last lines of the log when there is no traceback."""
+    standing: Standing = Standing()
+    disk: str = ""
+    """The file system that is full, or what room it has again."""
     same_before: int = 0
     """Earlier attempts that ended by the same cause and error."""
     advice: str = ""
@@ -67,6 +77,10 @@ class Explanation:
         lines = [f"{self.run} is {self.state.value}: {self.words}"]
         if self.evidence and self.evidence not in self.words:
             lines.append(f"  evidence  {readable(self.evidence.encode())}")
+        if self.standing.words:
+            lines.append(f"  reached   {self.standing.words}")
+        if self.disk:
+            lines.append(f"  disk      {self.disk}")
         if self.same_before:
             times = "once" if self.same_before == 1 else f"{self.same_before} times"
             lines.append(f"  before    ended the same way {times} in earlier attempts")
@@ -102,6 +116,7 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
         phase=status.phase,
         attempt=status.attempt,
         advice=status.advice,
+        standing=read_standing(run, status),
         source=status.source,
         updated_s_ago=status.updated_s_ago,
     )
@@ -111,8 +126,19 @@ def explain(run: RunPaths, status: RunStatus) -> Explanation:
     owner = _owner_of_failure(run, history, status)
     if owner is not None:
         found = _of_failure(replace(base, phase="preprocess"), owner, read_records(owner).history)
-        return replace(found, words=f"{found.words} (the data is prepared by run {owner.name})")
-    return _of_failure(base, run, history)
+        found = replace(found, words=f"{found.words} (the data is prepared by run {owner.name})")
+        return _with_disk(found, owner)
+    return _with_disk(_of_failure(base, run, history), run)
+
+
+def _with_disk(found: Explanation, run: RunPaths) -> Explanation:
+    error = "\n".join(filter(None, (found.error, found.traceback, found.evidence)))
+    disk = disk_words(run, found.cause, error)
+    if not is_full(disk) or found.cause is Cause.DISK_FULL:
+        return replace(found, disk=disk)
+    words = f"{Cause.DISK_FULL.words}; {found.words}"
+    advice = Cause.DISK_FULL.advice(run=run.name)
+    return replace(found, disk=disk, words=words, cause=Cause.DISK_FULL, advice=advice)
 
 
 def _words(status: RunStatus) -> str:
@@ -124,6 +150,8 @@ def _words(status: RunStatus) -> str:
         return f"{status.evidence or 'it waits in the queue'}{age}"
     if status.state is State.UNKNOWN:
         return f"{status.evidence}; this says nothing about the job, which may run on{age}"
+    if status.state in _GOES_WELL and status.doing.startswith(WAITS):
+        return f"it hangs: {readable(status.doing.encode())}{age}"
     if status.state in _GOES_WELL:
         step = f", step {status.step} of {status.total_steps or '?'}" if status.step else ""
         doing = f", {readable(status.doing.encode())}" if status.doing else ""
@@ -159,6 +187,8 @@ def _of_failure(base: Explanation, run: RunPaths, history: History) -> Explanati
     if found.cause is None:
         return found
     advice = found.cause.advice(run=run.name, rank=found.rank, host=found.host)
+    if found.cause is Cause.RANK_KILLED and told.get("out_of_memory") is False:
+        advice = NOT_THE_KERNEL.format(run=run.name, host=found.host)
     words = found.cause.words
     if base.cause is not None and base.cause is not found.cause:
         words = f"{base.cause.words}; the last: {words}"

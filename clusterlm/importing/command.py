@@ -258,6 +258,8 @@ def _complete(given: Given, program: Program | None, launch: Launch, draft: Draf
 
 def _complete_model(program: Program | None, draft: Draft) -> None:
     draft.ask("model.name", FILL_IN, "folder or hub id of the model; the command does not say")
+    if program is not None and program.own_tokenizer:
+        draft.ask("data.tokenizer.name", FILL_IN, "the script asks for one beside the model")
     has_own_tokenizer = draft.has("data.tokenizer.name")
     if has_own_tokenizer and program is not None and program.resizes:
         draft.add("model.vocab", "resize", "as there: as many rows as the tokenizer has entries")

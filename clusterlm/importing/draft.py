@@ -25,6 +25,7 @@ class Draft:
         left_out: what has no place in a job, and why.
         unclear: what somebody has to look at.
         to_fill_in: places whose values are placeholders, and why.
+        files: what goes beside the job.yaml, by name: a script wrote it for itself.
         origins: what the source files are, for the head of the file.
     """
 
@@ -34,6 +35,7 @@ class Draft:
     unclear: list[tuple[str, str]] = field(default_factory=list)
     to_fill_in: dict[str, str] = field(default_factory=dict)
     origins: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     num_translated: int = 0
 
     def put(self, place: str, value: Any, was: str = "") -> None:

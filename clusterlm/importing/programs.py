@@ -40,6 +40,7 @@ class Program:
         held_back: share of the data that it evaluates on, where no file is given.
         block_size: tokens in a sequence, by default.
         resizes: whether the embedding follows the tokenizer.
+        own_tokenizer: it must be told a tokenizer beside the model.
         has_adapter: always, and not only when options say so.
         lora: defaults of its options of LoRA.
     """
@@ -52,6 +53,7 @@ class Program:
     held_back: float = 0.0
     block_size: int | None = None
     resizes: bool = False
+    own_tokenizer: bool = False
     has_adapter: bool = False
     lora: dict[str, Any] = field(default_factory=dict)
 
@@ -67,6 +69,7 @@ CHINESE_PT = Program(
     held_back=0.05,
     block_size=1024,
     resizes=True,
+    own_tokenizer=True,
     has_adapter=True,
     lora=LORA,
 )
@@ -78,6 +81,7 @@ CHINESE_SFT = Program(
     percent=1.0,
     block_size=512,
     resizes=True,
+    own_tokenizer=True,
     has_adapter=True,
     lora=LORA,
 )

@@ -13,15 +13,16 @@ from clusterlm.importing.command import RunsImpruver, draft_scripts
 from clusterlm.importing.deepspeed_json import looks_like_deepspeed, read_deepspeed
 from clusterlm.importing.draft import FILL_IN, Draft, run_name
 from clusterlm.importing.impruver import draft_impruver, looks_like_impruver
+from clusterlm.importing.page import fenced_in, how_to_import
 from clusterlm.importing.words import Unreadable
 from clusterlm.spec.document import NotYaml, read_document
+from clusterlm.spec.text_file import read_text
 from clusterlm.spec.wording import printable
 
 ACCEPTED = (
     "accepted: a shell script with a torchrun, deepspeed, accelerate or python command; a DeepSpeed"
     " JSON; an impruver YAML"
 )
-LARGEST_FILE = 2**20
 
 
 @dataclass
@@ -38,7 +39,8 @@ def draft_files(paths: list[Path], place: Path | None = None) -> Draft:
 
     Args:
         paths: of one training.
-        place: folder the job.yaml will lie in; its paths are relative to that. None: where we are.
+        place: folder the job.yaml will lie in; its paths are relative to that, and what the script
+            writes for itself goes into `Draft.files`. None: where we are, and nothing is written.
 
     Raises:
         ClusterLMError: a file is of no kind that is understood, or none says how to train.
@@ -56,12 +58,12 @@ def draft_files(paths: list[Path], place: Path | None = None) -> Draft:
         draft_impruver(values, path.stem, draft)
     if not sources.scripts and not sources.impruver:
         _draft_around_json(sources.deepspeed[0][0], draft)
-    _add_deepspeed(sources, texts, draft, place or Path.cwd())
+    _add_deepspeed(sources, texts, draft, place)
     return draft
 
 
 def _sort_in(path: Path, sources: Sources) -> None:
-    text = _read_text(path)
+    text = read_text(path, wanted=ACCEPTED)
     shown = printable(str(path))
     is_yaml = path.suffix in (".yaml", ".yml")
     if path.suffix == ".json" or (text.lstrip()[:1] == "{" and not is_yaml):
@@ -84,27 +86,10 @@ def _sort_in(path: Path, sources: Sources) -> None:
         sources.impruver.append((path, values))
     elif path.suffix == ".py":
         raise ClusterLMError(f"{shown} is a program; give the script that starts it. {ACCEPTED}")
+    elif blocks := fenced_in(text):
+        raise ClusterLMError(f"{shown} {how_to_import(blocks)}")
     else:
         sources.scripts.append((path, text))
-
-
-def _read_text(path: Path) -> str:
-    shown = printable(str(path))
-    if path.is_dir():
-        raise ClusterLMError(f"{shown} is a folder; {ACCEPTED}")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise ClusterLMError(f"{shown}: no such file") from None
-    except OSError as error:
-        raise ClusterLMError(f"{shown}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > LARGEST_FILE or b"\x00" in raw:
-        raise ClusterLMError(f"{shown} is no text of at most 1 MiB; {ACCEPTED}")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ClusterLMError(f"{shown} is not UTF-8; {ACCEPTED}") from error
 
 
 def _draft_scripts(scripts: list[tuple[Path, str]], draft: Draft) -> dict[str, str]:
@@ -139,7 +124,9 @@ def _draft_around_json(path: Path, draft: Draft) -> None:
     draft.to_fill_in["data.sources[0].path"] = "where the data lie"
 
 
-def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft, place: Path) -> None:
+def _add_deepspeed(
+    sources: Sources, texts: dict[str, str], draft: Draft, place: Path | None
+) -> None:
     """Look into the JSON that the command names, or that was given."""
     named = draft.get("train.deepspeed")
     named = named if isinstance(named, str) else None
@@ -150,18 +137,32 @@ def _add_deepspeed(sources: Sources, texts: dict[str, str], draft: Draft, place:
     if base in given or (given and named is None):
         path, values = given.get(base) or next(iter(given.values()))
         _check_use(named, path, draft)
-        name = named if named and os.path.isabs(named) else _seen_from(place, path)
+        name = named if named and os.path.isabs(named) else _seen_from(place or Path.cwd(), path)
         read_deepspeed(values, name, draft, can_be_used=True)
     elif named and base in {Path(name).name for name in texts}:
         text = next(text for name, text in texts.items() if Path(name).name == base)
-        try:
-            read_deepspeed(json.loads(text), named, draft, can_be_used=False)
-        except ValueError:
-            draft.note(named, "is written by the script, but is no JSON")
+        _read_written(text, named, draft, may_write=place is not None)
     elif named:
         draft.note(named, "is not beside the script; give it too, to see what it says")
     for name in given.keys() - {base} if named else ():
         draft.note(name, f"is not the JSON that the command names, {named}; left out")
+
+
+def _read_written(text: str, named: str, draft: Draft, *, may_write: bool) -> None:
+    """The JSON that the script itself writes: `cat > ds.json <<EOF`."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        draft.note(named, "is written by the script, but is no JSON")
+        return
+    # the shell fills in $LR when the script runs
+    if not may_write or "$" in text or not isinstance(values, dict):
+        read_deepspeed(values, named, draft, can_be_used=False)
+        return
+    name = Path(named).name
+    read_deepspeed(values, name, draft, can_be_used=True)
+    if draft.get("train.deepspeed") == name:
+        draft.files[name] = text.rstrip("\n") + "\n"
 
 
 def _seen_from(place: Path, path: Path) -> str:

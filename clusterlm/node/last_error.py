@@ -31,6 +31,7 @@ MAX_ERROR_CHARS = 500
 MAX_MESSAGE_LINES = 20
 NEAR_LINES = 40
 SURVIVED_AFTER_LINES = 300
+NOTHING = "it printed nothing"
 
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -98,7 +99,7 @@ def find_error(text: str) -> LastError:
     if crash and (traceback is None or crash.start > traceback.end + NEAR_LINES):
         block = crash
     if block is None:
-        return LastError(_clip(last or "it printed nothing"), None)
+        return LastError(_clip(last or NOTHING), None)
     error = block.error
     if last and block is traceback and len(lines) - block.end > SURVIVED_AFTER_LINES:
         error = last

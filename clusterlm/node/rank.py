@@ -38,6 +38,7 @@ from clusterlm.node.codes import (
 )
 from clusterlm.node.files import has_appeared, write_json
 from clusterlm.node.last_error import LastError, read_last_error
+from clusterlm.node.oom import count_kills, has_struck
 from clusterlm.node.processes import (
     Wakeup,
     adopt_orphans,
@@ -107,6 +108,7 @@ class RankParent:
         self._sigterm_sent_at: float | None = None
         self._ended_by: str | None = None
         self._started = self._ended = time.time()
+        self._kills = count_kills()
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._note_sigterm)
 
@@ -214,6 +216,9 @@ class RankParent:
             traceback=found.traceback and black_out(found.traceback, os.environ),
             log=place.log_name,
             ended_by=self._ended_by,
+            out_of_memory=(
+                has_struck(self._kills, count_kills()) if returncode == -signal.SIGKILL else None
+            ),
         )
         _write(place.exit_of(place.rank), record.to_dict())
         self._say(f"ended with {record.signal or record.code}: {record.error or 'no error'}")

@@ -101,6 +101,9 @@ class ExitRecord(Record):
     (tear-down of the node), fence (a newer attempt holds the lease).
     """
 
+    out_of_memory: bool | None = None
+    """Of SIGKILL: the kernel has killed here for want of memory; None where that is not known."""
+
     @property
     def ended_well(self) -> bool:
         """Done, or saved on request."""

@@ -58,7 +58,7 @@ def read_clusters() -> dict[str, Profile]:
     if not path.exists():
         return {}
     refuse_open_file(path)
-    return parse_clusters(read_text(path, "clusters.yaml"), str(path))
+    return parse_clusters(read_text(path, wanted="give the path of a clusters.yaml"), str(path))
 
 
 def find_profile(name: str) -> Profile:

@@ -35,6 +35,8 @@ from clusterlm.spec.text_file import read_text
 from clusterlm.spec.training_arguments import read_flags
 from clusterlm.spec.wording import printable
 
+WANTED = "give the path of a job.yaml"
+
 
 @dataclass(frozen=True)
 class LoadedJob:
@@ -69,7 +71,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
             job names a cluster of it.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(read_text(path.absolute(), "job.yaml"), path, overrides)
+    return load_text(_read(path.absolute()), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -104,7 +106,7 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
     if placed or job is None:
-        raise _spec_error(source, placed)
+        raise _spec_error(source, placed, (*old.notes, *filled, *followed))
     notes = (*old.notes, *filled, *followed, *notes_on(job), *contradictions(job, probe))
     return LoadedJob(job, text, path, tuple(overrides), notes, profile)
 
@@ -117,8 +119,13 @@ def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     return _spec_error(printable(loaded.path.name), placed)
 
 
-def _spec_error(source: str, problems: list[Problem]) -> SpecError:
-    return SpecError(source, sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
+def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = ()) -> SpecError:
+    in_order = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
+    return SpecError(source, in_order, notes)
+
+
+def _read(path: Path) -> str:
+    return read_text(path, wanted=WANTED, in_folder="give the job.yaml in it")
 
 
 def _cluster_of(values: dict[str, Any]) -> tuple[Profile | None, Probe | None]:

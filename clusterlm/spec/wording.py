@@ -38,15 +38,26 @@ def one_line(error: Exception, most: int | None = None) -> str:
 
 
 def did_you_mean(word: str, accepted: Iterable[str]) -> str:
-    """`; did you mean ...?`, or the list of what is accepted when nothing is near."""
+    """`did you mean ...?`, or the list of what is accepted when nothing is near."""
+    names = list(accepted)
+    near = _nearest(word, names)
+    return f"did you mean `{near}`?" if near else "accepted: " + ", ".join(names)
+
+
+def or_nearest(word: str, accepted: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing: for names that are too many to be listed."""
+    near = _nearest(word, accepted)
+    return f"; did you mean `{near}`?" if near else ""
+
+
+def _nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name most like the word, whatever the case of either."""
     # only a mistake pays for this import
     from difflib import get_close_matches
 
-    names = list(accepted)
-    near = get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    return "accepted: " + ", ".join(names)
+    by_lower = {name.lower(): name for name in sorted(names)}
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
 
 
 def times(number: int, singular: str) -> str:

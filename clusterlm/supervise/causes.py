@@ -67,7 +67,8 @@ class Cause(Enum):
     RANK_KILLED = (
         "a rank was killed by a signal",
         Restart.WHILE_PROGRESS,
-        "often the host's memory: look at resources.mem, or who sent the signal on {host}",
+        "look who sent the signal on {host}; where clusterlm why {run} does not clear the kernel, "
+        "it is often the host's memory: resources.mem",
     )
     USER_ERROR = (
         "the program has an error that a restart does not change",
@@ -94,7 +95,9 @@ class Cause(Enum):
     DISK_FULL = (
         "no space left on a disk",
         Restart.ONCE,
-        "free space where the run lies, then: clusterlm resume {run}",
+        "make room on it; or move the runs to a larger one ($CLUSTERLM_RUNS_DIR); or keep fewer "
+        "checkpoints (train.keep_checkpoints, elsewhere save_total_limit; while one is written, so "
+        "many lie beside it); then: clusterlm resume {run}" + WITH_JOB,
     )
     DATA = (
         "the data cannot be used",
@@ -205,7 +208,12 @@ SIGNATURES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"CacheNotReady", Cause.DATA_NOT_READY),
         # DeepSpeed compiles parts of itself: no compiler, or another CUDA than torch's
         (r"Error building extension", Cause.USER_ERROR),
-        (r"No space left on device|Disk quota exceeded|Errno 28\b", Cause.DISK_FULL),
+        (
+            # the last two are torch's words when it writes a checkpoint
+            r"No space left on device|Disk quota exceeded|Errno 28\b"
+            r"|PytorchStreamWriter failed writing|inline_container.*unexpected pos",
+            Cause.DISK_FULL,
+        ),
         (r"DataError", Cause.DATA),
         (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", Cause.GPU_MEMORY),
         (r"MemoryError|oom[-_ ]kill|Out Of Memory|Cannot allocate memory", Cause.HOST_MEMORY),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from clusterlm.node.last_error import NOTHING
 from clusterlm.node.records import ExitRecord, first_failure
 from clusterlm.supervise.causes import Cause, cause_of_error
 from clusterlm.supervise.views import AttemptView
@@ -28,6 +30,26 @@ def plain_failure(exits: Sequence[ExitRecord]) -> ExitRecord | None:
     if failure is None or failure.ended_by is not None or _is_echo(failure):
         return None
     return failure
+
+
+def end_words(rank: Mapping[str, Any]) -> str:
+    """How a rank ended, by the fields of its record or of an event.
+
+    `failed (exit 3): ValueError: x`, `was ended by SIGKILL; its last line: step 7`.
+    """
+    error = rank.get("error")
+    if not rank.get("signal"):
+        return f"failed (exit {rank.get('code')})" + (f": {error}" if error else "")
+    # a killed program names no error: what stands there is what it happened to say last
+    last = f"; its last line: {error}" if error and error != NOTHING else ""
+    return f"was ended by {rank['signal']}{_BY_KERNEL[rank.get('out_of_memory')]}{last}"
+
+
+_BY_KERNEL = {
+    True: ", by the kernel for want of memory",
+    False: " (not by the kernel for want of memory)",
+    None: "",
+}
 
 
 def _is_echo(exit_: ExitRecord) -> bool:

@@ -10,7 +10,7 @@ Every event is one object with `time` (unix seconds) and `event`, and these fiel
     cancel_requested  by now
     phase_started     phase job_id restart nodes host
     attempt_started   phase attempt nodes ranks resume_step
-    rank_failed       phase attempt rank host code signal error
+    rank_failed       phase attempt rank host code signal error out_of_memory
     node_lost         phase attempt host silent_s
     stop_requested    phase attempt reason
     attempt_ended     phase attempt cause action evidence rank host code signal error newest_step

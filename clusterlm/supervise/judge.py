@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from clusterlm.node.codes import EXIT_FENCED, EXIT_RESUME
 from clusterlm.node.records import ExitRecord
 from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
-from clusterlm.supervise.failure import is_settled, root_failure
+from clusterlm.supervise.failure import end_words, is_settled, root_failure
 from clusterlm.supervise.image_failure import judge_image
 from clusterlm.supervise.views import (
     Action,
@@ -85,13 +85,13 @@ def _of_rank(exit_: ExitRecord, step_tail: str) -> Finding:
         cause = Cause.FENCED
     if exit_.signal:
         cause = cause_of_error(step_tail) if exit_.signal == "SIGKILL" else cause
-        if cause not in (Cause.HOST_MEMORY, Cause.GPU_FAULT):
+        if exit_.out_of_memory:
+            cause = Cause.HOST_MEMORY
+        elif cause not in (Cause.HOST_MEMORY, Cause.GPU_FAULT):
             cause = Cause.RANK_KILLED
-    end = f"was ended by {exit_.signal}" if exit_.signal else f"exited {exit_.code}"
-    evidence = f"rank {exit_.rank} on {exit_.host} {end}"
     return Finding(
         cause,
-        f"{evidence}: {exit_.error}" if exit_.error else evidence,
+        f"rank {exit_.rank} on {exit_.host} {end_words(exit_.to_dict())}",
         rank=exit_.rank,
         host=exit_.host,
         code=exit_.code,

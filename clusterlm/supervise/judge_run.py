@@ -8,6 +8,7 @@ failed.
 from __future__ import annotations
 
 from clusterlm.supervise.causes import Cause, State, cause_of_error
+from clusterlm.supervise.failure import end_words
 from clusterlm.supervise.history import History
 from clusterlm.supervise.slurm_states import JobRow, Life
 from clusterlm.supervise.views import RunView, Verdict
@@ -115,8 +116,7 @@ def _words_of(event: dict[str, object]) -> str:
         return str(event["evidence"])
     if event.get("event") == "node_lost":
         return f"no heartbeat from {event.get('host')} for {event.get('silent_s')} s"
-    end = event.get("signal") or f"exit {event.get('code')}"
-    return f"rank {event.get('rank')} on {event.get('host')} failed ({end}): {event.get('error')}"
+    return f"rank {event.get('rank')} on {event.get('host')} {end_words(event)}"
 
 
 def _by_row(view: RunView, row: JobRow) -> Verdict:

@@ -306,4 +306,5 @@ def _rank_fields(failed: ExitRecord) -> dict[str, Any]:
         "code": failed.code,
         "signal": failed.signal,
         "error": failed.error,
+        "out_of_memory": failed.out_of_memory,
     }

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from clusterlm.supervise.pending import reason_in_words
+
 
 class Life(Enum):
     """What a Slurm state means for us."""
@@ -29,24 +31,6 @@ _LIFE = {
     "DEADLINE REVOKED LAUNCH_FAILED RECONFIG_FAIL",
 }
 LIFE_OF_STATE = {state: life for life, states in _LIFE.items() for state in states.split()}
-
-# squeue's reasons in words; what is not here is shown as Slurm wrote it
-REASONS = {
-    "Priority": "jobs with a higher priority wait before it",
-    "Resources": "waiting for nodes to become free",
-    "Dependency": "waiting for the data phase",
-    "DependencyNeverSatisfied": "the data phase failed",
-    "BeginTime": "held back until its begin time; after a requeue that is about two minutes",
-    "PartitionTimeLimit": "it asks for more time than the partition allows",
-    "PartitionNodeLimit": "it asks for more nodes than the partition allows",
-    "PartitionConfig": "it asks for more than the partition has",
-    "PartitionDown": "the partition is down",
-    "ReqNodeNotAvail": "a node it needs is not available",
-    "JobHeldUser": "held; release it with: scontrol release ID",
-    "JobHeldAdmin": "held by an administrator",
-    "QOSMaxJobsPerUserLimit": "the limit of running jobs per user is reached",
-    "AssocGrpGRES": "the account's GPU limit is reached",
-}
 
 
 @dataclass(frozen=True)
@@ -84,10 +68,7 @@ class JobRow:
     @property
     def reason_words(self) -> str:
         """Why it waits, in words."""
-        if self.reason in ("", "None", "(null)"):
-            return ""
-        first = re.split(r"[,(:\s]", self.reason, maxsplit=1)[0]
-        return REASONS.get(first, self.reason)
+        return reason_in_words(self.reason)
 
 
 def first_word(state: str) -> str:

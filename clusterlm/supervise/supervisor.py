@@ -6,6 +6,7 @@ the host, where srun and scontrol are. The loop alone acts: signal handlers only
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 from submitit.helpers import DelayedSubmission
 
 from clusterlm.data.whole import why_not_ready
+from clusterlm.node.room import room_at
 from clusterlm.paths import CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise.allocation import job_is_running, read_allocation
@@ -69,7 +71,11 @@ class Supervisor:
         except Exception as error:
             # a full disk, a vanished folder, a bug: the run must not look alive for ever
             text = f"{type(error).__name__}: {error}"
-            phase.end(_verdict(State.STOPPED, Cause.SUPERVISOR, text, Action.STOP))
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            room = room_at(run.root) if is_full else None
+            cause = Cause.DISK_FULL if is_full else Cause.SUPERVISOR
+            text += f"; {room.words}" if room else ""
+            phase.end(_verdict(State.STOPPED, cause, text, Action.STOP))
             raise
         finally:
             phase.leave()

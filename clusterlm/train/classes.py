@@ -12,12 +12,10 @@ puts a copy of the file, and of the neighbours it imports with a dot, beside eve
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import sys
 import types
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from clusterlm.errors import TrainError
-from clusterlm.spec.wording import one_line
+from clusterlm.spec.wording import one_line, or_nearest
 
 AUTO = "AutoModelForCausalLM"
 
@@ -56,15 +54,9 @@ def auto_class(config: dict[str, Any], place: str) -> tuple[Any, dict[str, Any]]
     if model_type not in known:
         raise TrainError(
             f"{place}.config.model_type: {model_type!r} is no model type that transformers "
-            f"{transformers.__version__} has a class for{did_you_mean(str(model_type), known)}"
+            f"{transformers.__version__} has a class for{or_nearest(str(model_type), known)}"
         )
     return MODEL_FOR_CAUSAL_LM_MAPPING[known[model_type]], rest
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest of the known words, as the end of a sentence; or nothing."""
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _of_file(asked: str, place: str) -> Any:
@@ -120,4 +112,4 @@ def _why_not(asked: str, found: Any) -> str:
         return f"there is no {asked}"
     known = [name for name in dir(transformers) if name.endswith("ForCausalLM")]
     version = transformers.__version__
-    return f"transformers {version} has no model {asked}{did_you_mean(asked, known)}"
+    return f"transformers {version} has no model {asked}{or_nearest(asked, known)}"

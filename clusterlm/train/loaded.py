@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from clusterlm.errors import TrainError
 from clusterlm.spec.wording import one_line
 from clusterlm.train.attention import choose_attention
+from clusterlm.train.hub import how_to_fetch, is_out_of_reach
 from clusterlm.train.target import Target
 from clusterlm.weights.adapted import put_adapter_on
 
@@ -60,17 +61,22 @@ def load_target(
         TrainError: it cannot be loaded so.
     """
     trusted = trust_remote_code or target.trust_remote_code
-    named = {"revision": target.revision, "trust_remote_code": trusted}
+    named: dict[str, Any] = {"revision": target.revision, "trust_remote_code": trusted}
+    is_offline = is_out_of_reach(target.model)
+    if is_offline:
+        named["local_files_only"] = True
     placed = _placement(device, load_in)
     how = {"dtype": _dtype(dtype), **named, **placed}
     try:
         if keeps_documents_apart:
             config = AutoConfig.from_pretrained(target.model, **named)
             how["attn_implementation"] = _attention(config, device)
-        tokenizer = AutoTokenizer.from_pretrained(target.tokenizer, trust_remote_code=trusted)
+        tokenizer = AutoTokenizer.from_pretrained(
+            target.tokenizer, trust_remote_code=trusted, local_files_only=is_offline
+        )
         model = AutoModelForCausalLM.from_pretrained(target.model, **how)
     except (OSError, ValueError) as error:
-        words = one_line(error)
+        words = how_to_fetch(target.model) if is_offline else one_line(error)
         raise TrainError(f"{target.words}: cannot be loaded: {words}") from error
     if target.adapter is not None:
         model = put_adapter_on(model, target.adapter)

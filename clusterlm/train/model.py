@@ -22,10 +22,10 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model, Vocab
 from clusterlm.spec.vocabulary import misfit, rows_of
-from clusterlm.spec.wording import one_line
+from clusterlm.spec.wording import one_line, or_nearest
 from clusterlm.train.adapter import Sample, add_adapter
 from clusterlm.train.attention import choose_attention
-from clusterlm.train.classes import AUTO, auto_class, did_you_mean, find_model_class
+from clusterlm.train.classes import AUTO, auto_class, find_model_class
 from clusterlm.train.new_tokens import choose_tokens
 from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
 from clusterlm.train.trainable import choose_trainable
@@ -222,7 +222,7 @@ def _new_config(
         if key not in known:
             raise TrainError(
                 f"model.from_scratch.config: {config_class.__name__} has no key "
-                f"{key}{did_you_mean(key, known)}"
+                f"{key}{or_nearest(key, known)}"
             )
     positions = getattr(standard, POSITIONS, None) or block_size
     values = {

@@ -19,6 +19,7 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
 from clusterlm.train.arguments import make_arguments
 from clusterlm.train.blocks import BlockDataset, collate_blocks, first_batches
+from clusterlm.train.build_lock import watch_build_locks
 from clusterlm.train.callbacks import NothingLeft, SaveRhythm, StopAgreement
 from clusterlm.train.checkpoints import CheckpointStore, checkpoint_step
 from clusterlm.train.clock import StartClock
@@ -191,9 +192,16 @@ def start_deepspeed(session: Session, *, on_cpu: bool) -> dict[str, Any] | None:
     if config is not None:
         text = "starting DeepSpeed (the first time on a machine it compiles a part of itself)"
         session.progress.show(text=text, now=True)
+        watch_build_locks(partial(tell_of_lock, session.progress))
         join_deepspeed(on_cpu=on_cpu)
         session.clock.mark("DeepSpeed")
     return config
+
+
+def tell_of_lock(progress: Progress, words: str) -> None:
+    """In the log of whichever rank hangs; `status` and `why` show it of rank 0."""
+    print(f"[clusterlm] {words}", flush=True)
+    progress.show(text=words, now=True)
 
 
 def smallest_gpu(session: Session) -> float:

@@ -38,7 +38,8 @@ def base_folder(name: str, revision: str | None = None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         words = one_line(error, 300)
         raise WeightsError(
-            f"{name}: neither a folder nor to be had from the hub: {words}"
+            f"{name}: neither a folder nor to be had from the hub: {words}; where there is a "
+            f"network: hf download {name} --local-dir FOLDER, then give FOLDER in its place"
         ) from error
 
 

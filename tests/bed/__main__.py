@@ -11,6 +11,7 @@ import sys
 
 from tests.bed.config import BedConfig
 from tests.bed.slurm import SlurmBed
+from tests.bed.versions import RELEASES, build_of
 from tests.bed.waiting import BedError
 
 
@@ -21,9 +22,15 @@ def main() -> int:
     parser.add_argument("--index", type=int, default=0, help="which bed, 0 to 9")
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--no-accounting", action="store_true", help="no MariaDB, no sacct")
+    parser.add_argument("--slurm", choices=sorted(RELEASES), help="another version of Slurm")
     asked = parser.parse_args()
-    config = BedConfig(asked.index, accounting=not asked.no_accounting, num_nodes=asked.nodes)
     try:
+        config = BedConfig(
+            asked.index,
+            accounting=not asked.no_accounting,
+            num_nodes=asked.nodes,
+            slurm=build_of(asked.slurm) if asked.slurm else None,
+        )
         return COMMANDS[asked.command](SlurmBed(config))
     except BedError as error:
         print(error, file=sys.stderr)
@@ -36,6 +43,8 @@ def up(bed: SlurmBed) -> int:
         bed.start()
         bed.keep()
     print(f"export SLURM_CONF={bed.config.slurm_conf}")
+    if bed.config.slurm:
+        print(f"export PATH={bed.config.slurm.programs}:$PATH")
     return 0
 
 

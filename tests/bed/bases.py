@@ -66,7 +66,7 @@ def rootfs_tar() -> Path:
         root, aside = Path(work) / "root", Path(work) / "tar"
         packages = f"--include={','.join(INCLUDED)}"
         argv = ["debootstrap", "--variant=minbase", packages, SUITE, str(root)]
-        done = subprocess.run([*argv, *_mirror()], capture_output=True, text=True, check=False)
+        done = subprocess.run([*argv, *mirror()], capture_output=True, text=True, check=False)
         if done.returncode:
             raise BedError("debootstrap failed:\n" + "\n".join(done.stdout.splitlines()[-15:]))
         for archive in (root / "var/cache/apt/archives").glob("*.deb"):
@@ -199,8 +199,8 @@ def _brought_by_torch() -> frozenset[str]:
     return frozenset(n for n in closure("torch") if guarded.fullmatch(n) and n != "nvidia-ml-py")
 
 
-def _mirror() -> list[str]:
-    """The one that apt uses here; without apt, debootstrap's default."""
+def mirror() -> list[str]:
+    """Where packages come from: what apt uses here; without apt, debootstrap's default."""
     argv = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)

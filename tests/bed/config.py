@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from tests.bed.versions import SlurmBuild
+
 # Slurm's own ports are 6817-6819 and 3306: keep away from a cluster that this machine belongs to.
 FIRST_PORT = 26817
 PORTS_PER_BED = 10
@@ -39,6 +41,8 @@ class BedConfig:
     """How long squeue and scontrol know an ended job (Slurm's default); see `purge_job`."""
     node_local: tuple[str, ...] = ("/dev/shm",)
     """Folders that each node has for itself, as an empty tmpfs. All else is shared, as by NFS."""
+    slurm: SlurmBuild | None = None
+    """Another version than the machine's own; see `versions.build_of`."""
     work_root: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
 
     def __post_init__(self) -> None:
@@ -126,8 +130,7 @@ def conf_texts(config: BedConfig) -> dict[Path, str]:
     texts = {
         config.slurm_conf: _slurm_conf(config),
         config.conf / "gres.conf": _gres_conf(config),
-        # Named, or slurmd would look which one this machine has, and fail if it finds none.
-        config.conf / "cgroup.conf": "CgroupPlugin=cgroup/v1\n",
+        config.conf / "cgroup.conf": _cgroup_conf(config),
         config.node_etc / "hosts": _hosts(config),
         # Nodes reach no name server, and slurmd 24.11 waits 10 s for one.
         config.node_etc / "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
@@ -135,6 +138,18 @@ def conf_texts(config: BedConfig) -> dict[Path, str]:
     if config.accounting:
         texts[config.conf / "slurmdbd.conf"] = _slurmdbd_conf(config)
     return texts
+
+
+def _cgroup_conf(config: BedConfig) -> str:
+    # Named, or slurmd would look which one this machine has, and fail if it finds none.
+    if config.slurm is None:
+        return "CgroupPlugin=cgroup/v1\n"
+    # 20.11 does not know the word
+    return "" if config.slurm.version == "20.11" else "CgroupPlugin=disabled\n"
+
+
+def _plugin_line(config: BedConfig) -> str:
+    return f"PluginDir={config.slurm.plugins}" if config.slurm else "# plugins: where it looks"
 
 
 def _slurm_conf(config: BedConfig) -> str:
@@ -147,6 +162,7 @@ def _slurm_conf(config: BedConfig) -> str:
     )
     return f"""\
 ClusterName={config.name}
+{_plugin_line(config)}
 SlurmctldHost={config.controller_host}({config.controller_address})
 SlurmctldPort={config.slurmctld_port}
 SlurmdPort={config.slurmd_port}
@@ -206,6 +222,7 @@ def _gres_conf(config: BedConfig) -> str:
 def _slurmdbd_conf(config: BedConfig) -> str:
     # StorageHost=localhost means the socket, and that one comes by MYSQL_UNIX_PORT (`slurm.py`).
     return f"""\
+{_plugin_line(config)}
 DbdHost={config.controller_host}
 DbdAddr={config.controller_address}
 DbdPort={config.slurmdbd_port}

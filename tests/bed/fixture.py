@@ -16,6 +16,7 @@ import pytest
 from tests.bed.config import MAX_BEDS, BedConfig
 from tests.bed.requirements import find_lack
 from tests.bed.slurm import BedInUse, SlurmBed
+from tests.bed.versions import SlurmBuild
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,12 +58,13 @@ def skip_without_slurm() -> None:
     pytest.skip(lack)
 
 
-def start_free_bed(*, accounting: bool = True) -> SlurmBed:
+def start_free_bed(*, accounting: bool = True, slurm: SlurmBuild | None = None) -> SlurmBed:
     """Start the bed of the first index that no other session of this machine has.
 
     What killed sessions left is removed, of every index.
     """
-    beds = [SlurmBed(BedConfig(index, accounting=accounting)) for index in range(MAX_BEDS)]
+    configs = [BedConfig(index, accounting=accounting, slurm=slurm) for index in range(MAX_BEDS)]
+    beds = [SlurmBed(config) for config in configs]
     for bed in beds:
         if bed.config.work.exists():
             with contextlib.suppress(BedInUse):

@@ -10,7 +10,7 @@ packages=(
     mariadb-server
     iproute2 util-linux
     shellcheck g++
-    docker.io debootstrap debian-archive-keyring squashfs-tools
+    docker.io debootstrap debian-archive-keyring squashfs-tools patchelf
 )
 [ "$#" -eq 0 ] || packages=("$@")
 policy=/usr/sbin/policy-rc.d

@@ -16,11 +16,12 @@ from tests.bed.waiting import BedError
 #                   mount of the one file would be lost when someone renames /etc/hosts)
 #   /etc/slurm      the bed's, so that jobs submitted with --export=NONE find their cluster
 #   /sys/fs/cgroup  empty: slurmd then takes it for v1 without controllers, on every machine
+#   $stepd          of another version, its slurmstepd: `-d PATH`
 #   "$@"            folders that this node shares with no other
 NODE_SCRIPT = """
 set -eu
-node=$1 etc=$2 conf=$3
-shift 3
+node=$1 etc=$2 conf=$3 stepd=$4
+shift 4
 hostname "$node"
 mount -t overlay -o "ro,lowerdir=$etc:/etc" overlay /etc
 mount --bind "$conf" /etc/slurm
@@ -28,7 +29,7 @@ mount -t tmpfs tmpfs /sys/fs/cgroup
 for folder; do
     mount -t tmpfs tmpfs "$folder"
 done
-exec slurmd -D -N "$node"
+exec slurmd -D -N "$node" $stepd
 """
 # slurmctld and slurmdbd live in sbin, which the PATH of a plain user lacks.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,6 +43,8 @@ def client_env(config: BedConfig) -> dict[str, str]:
         if not key.startswith(("SLURM", "SBATCH_", "SQUEUE_", "SACCT_", "SINFO_", "SALLOC_"))
     }
     env["PATH"] = f"{env['PATH']}:{SYSTEM_PATH}" if env.get("PATH") else SYSTEM_PATH
+    if config.slurm:
+        env["PATH"] = f"{config.slurm.programs}:{env['PATH']}"
     env["SLURM_CONF"] = str(config.slurm_conf)
     return env
 
@@ -131,7 +134,8 @@ def slurmd(config: BedConfig, node: str) -> Daemon:
     # Not `ip netns exec`: that mounts a fresh /sys without /sys/fs/cgroup, and slurmd gives up.
     argv += ["unshare", "--mount", "--uts", "--propagation", "private"]
     argv += ["bash", "-c", NODE_SCRIPT, "bash", node]
-    argv += [str(config.node_etc), str(config.conf), *config.node_local]
+    stepd = f"-d {config.slurm.programs / 'slurmstepd'}" if config.slurm else ""
+    argv += [str(config.node_etc), str(config.conf), stepd, *config.node_local]
     return Daemon(node, argv, work=config.work, env=client_env(config))
 
 

@@ -85,6 +85,19 @@ def test_a_network_that_holds_and_one_that_does_not_are_told_apart() -> None:
     assert "ranks on the CPU" in on_cpu
 
 
+def test_an_absurd_efficiency_is_called_bad_with_what_it_gains_in_all() -> None:
+    on_cpu = [Measured(Size(1, 1), 100.0), Measured(Size(1, 4), 20.0)]
+    (first, *rest) = verdict(on_cpu, _on_cpu())
+    assert first == (
+        "4 ranks run at 20% per rank: BAD, 4 ranks do 0.8 times the work of 1, less than these "
+        "alone; do not train at this size: its ranks take each other's cores"
+    )
+    assert "GPU" not in "".join([first, *rest])
+    (first, *_) = verdict([Measured(ONE, 1000.0), Measured(FOUR, 300.0)], GPU)
+    assert "BAD, 32 ranks do 1.2 times the work of 8; do not train at this size before" in first
+    assert "BAD" not in verdict([Measured(ONE, 1000.0), Measured(TWO, 510.0)], GPU)[0]
+
+
 def _on_cpu() -> Setting:
     return setting_of(_job(resources={"nodes": 1}, train={"gradient_accumulation": 8}))
 

@@ -87,7 +87,7 @@ def test_through_a_pipe_a_line_at_each_change_and_every_ten_seconds(tmp_path: Pa
     watch_run(run.paths, reader(tmp_path), out=out, clock=clock, sleep=sleep)
     text = out.getvalue()
     assert "\x1b" not in text
-    assert text.count("TRAINING  step 40/300  loss 5.1  5,100 tokens/s  2 min left") == 3
+    assert text.count("TRAINING  step 40/300  train loss 5.1  5,100 tokens/s  2 min left") == 3
     assert "RETRYING" in text
     assert "rank 1 on n2 failed (exit 3): ValueError: bad" in text
 
@@ -121,7 +121,7 @@ def test_tables_hold_every_run_and_no_markup_of_an_error_is_obeyed(tmp_path: Pat
     run.rank_exit(run.training(), 1, error="ValueError: [red]a[/red] [/]\n\x1b[31mb")
     statuses = reader(tmp_path).read()
     lines = plain_table(statuses)
-    assert lines[0].split() == [head for head in HEADS if head not in WHERE_KNOWN]
+    assert lines[0].split() == " ".join(head for head in HEADS if head not in WHERE_KNOWN).split()
     assert "[red]a[/red] [/]" in lines[1]
     out = io.StringIO()
     Console(file=out, width=300).print(rich_table(statuses))
@@ -135,9 +135,10 @@ def test_what_is_measured_stands_in_the_table_and_slow_data_is_told(tmp_path: Pa
     measured = {"tokens_per_s_per_gpu": 1275.0, "mfu": 0.41, "perplexity": 330.25}
     run.progress(attempt, **measured, data_wait=0.04, eval_loss=5.8)
     status = reader(tmp_path).read()[0]
-    assert plain_table([status])[0].split() == list(HEADS)
+    assert plain_table([status])[0].split() == " ".join(HEADS).split()
     assert one_line(status).startswith(
-        "TRAINING  step 40/300  loss 5.1  ppl 330.2  5,100 tokens/s, 1,275 per GPU  MFU 41%  2 min"
+        "TRAINING  step 40/300  train loss 5.1  eval loss 5.8 (ppl 330.2)  "
+        "5,100 tokens/s, 1,275 per rank  MFU 41%  2 min"
     )
     assert {name: status.to_json()[name] for name in measured} == measured
     assert "data" not in one_line(status)
@@ -163,6 +164,25 @@ def test_the_outcome_of_a_run_that_logged_nothing_or_nonsense_is_empty(tmp_path:
     assert read_outcome(run.paths).lines() == []
     run.paths.metrics.write_text('{"loss": NaN}\n{"loss": "x"}\n[]\n{"los')
     assert read_outcome(run.paths).lines() == []
+
+
+def test_too_few_tokens_or_lines_draw_no_conclusion(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [{"step": 5, "loss": 5.0}, {"step": 10, "loss": 5.6}]
+    rows += [{"step": 10, "eval_loss": 2.0, "eval_tokens": 13}]
+    run.paths.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = read_outcome(run.paths).lines()
+    assert "mean loss 5.000 at the start, 5.600 at the end (2 lines only: no trend)" in lines
+    assert (
+        "eval loss 2.000 (perplexity 7.389); of 13 tokens only, which says little: hold back"
+        in ("\n".join(lines))
+    )
+    rows[-1]["eval_tokens"] = 4000
+    rows += [{"step": n, "loss": 4.0} for n in range(11, 21)]
+    run.paths.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = "\n".join(read_outcome(run.paths).lines())
+    assert "only" not in text
+    assert "%)" in text
 
 
 def test_start_and_end_are_means_of_some_lines(tmp_path: Path) -> None:

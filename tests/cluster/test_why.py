@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
+from clusterlm.cluster import full_disk
 from clusterlm.cluster.scheduler import SchedulerView
 from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.why import Explanation, explain
+from clusterlm.node.extensions import WAITS
+from clusterlm.node.records import read_exits
+from clusterlm.node.room import Room
+from clusterlm.node.seal import seal
 from clusterlm.paths import RunPaths
 from clusterlm.supervise.causes import Cause, State
+from clusterlm.supervise.judge import judge_attempt
+from clusterlm.supervise.views import AttemptView
 from tests.cluster.fake_host import NO_DATABASE, UNKNOWN_ID, UNREACHABLE, FakeHost
 from tests.cluster.run_folders import RunFolder, squeue_line
 
@@ -75,6 +82,42 @@ def test_a_rank_killed_by_a_signal_names_the_signal_and_shows_its_last_lines(
     assert (found.state, found.cause) == (State.RETRYING, Cause.RANK_KILLED)
     assert found.signal == "SIGKILL"
     assert found.log_tail == ("step 7", "allocating much")
+    assert "rank 1 on n2 was ended by SIGKILL; its last line: step 7" in found.words
+    assert "no whole checkpoint yet: the next attempt begins anew" in "\n".join(found.lines())
+
+
+@pytest.mark.parametrize(
+    ("struck", "words", "advice"),
+    [
+        (True, "by SIGKILL, by the kernel for want of memory", "resources.mem"),
+        (False, "(not by the kernel for want of memory)", "on n2 sent the signal"),
+    ],
+)
+def test_a_kill_says_whether_it_was_the_kernel_and_where_the_run_goes_on(
+    tmp_path: Path, *, struck: bool, words: str, advice: str
+) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    whole = run.paths.checkpoints / "checkpoint-30"
+    whole.mkdir(parents=True)
+    (whole / "weights").write_text("w")
+    seal(whole, 30, 1)
+    (run.paths.checkpoints / "checkpoint-40").mkdir()
+    killed = {"code": None, "signal": "SIGKILL", "error": "step 40", "out_of_memory": struck}
+    run.rank_exit(attempt, 1, **killed)
+    view = AttemptView(exits=read_exits(attempt.root), expected_ranks=2)
+    finding = judge_attempt(view)
+    assert finding is not None
+    fields = {"cause": finding.cause.name, "evidence": finding.evidence, "rank": 1, "host": "n2"}
+    run.event("attempt_ended", phase="train", attempt=1, action="stop", **fields)
+    run.ended("STOPPED", **fields)
+    found = why(run.paths)
+    assert found.cause is (Cause.HOST_MEMORY if struck else Cause.RANK_KILLED)
+    assert words in found.words
+    assert advice in found.advice
+    reached = "step 40 of 300; last whole checkpoint: step 30, a resume goes on there"
+    assert f"  reached   {reached}" in found.lines()
+    assert found.to_json()["standing"]["checkpoint"] == 30
 
 
 def test_preprocess_failures_are_explained_also_those_of_another_run(tmp_path: Path) -> None:
@@ -155,3 +198,41 @@ def test_a_batch_step_that_died_early_shows_what_it_printed(tmp_path: Path) -> N
     found = why(run.paths, squeue=(0, row, ""), sacct=(1, "", UNKNOWN_ID))
     assert found.cause is Cause.SCHEDULER
     assert found.log_tail == ("ImportError: no module named clusterlm",)
+
+
+def test_a_wait_for_a_builds_lock_is_not_called_well(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    run.progress(attempt, step=None, text=f"{WAITS} that no process of this node makes: /t/lock")
+    found = why(run.paths)
+    assert found.words.startswith("it hangs: waits for the lock of a build")
+    assert "nothing is wrong" not in "\n".join(found.lines())
+
+
+def test_a_full_disk_is_named_also_where_it_swallowed_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.training()
+    run.ended("STOPPED", "SUPERVISOR", evidence="OSError: [Errno 5] Input/output error")
+    assert why(run.paths).cause is Cause.SUPERVISOR
+    monkeypatch.setattr(full_disk, "room_at", lambda path: Room(Path("/scratch"), 4096, 3 * 2**30))
+    found = why(run.paths)
+    assert found.cause is Cause.DISK_FULL
+    lines = "\n".join(found.lines())
+    assert f"/scratch has 4.0 KiB free of 3.0 GiB (the run: {run.paths.root})" in lines
+    for way in ("make room", "CLUSTERLM_RUNS_DIR", "train.keep_checkpoints"):
+        assert way in found.advice
+    assert "read the end of its log" not in lines
+
+
+def test_a_run_that_a_full_disk_ended_says_what_room_there_is_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    attempt = run.training()
+    error = f"OSError: [Errno 28] No space left on device: '{tmp_path}/x/y'"
+    run.rank_exit(attempt, 1, error=error)
+    run.event("attempt_ended", attempt=1, cause="DISK_FULL", action="stop", **FAILED)
+    run.ended("STOPPED", "DISK_FULL")
+    found = why(run.paths)
+    assert found.disk.startswith("there is room again: /")
+    assert f"(the file it wrote: {tmp_path}/x/y)" in found.disk

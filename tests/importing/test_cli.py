@@ -73,6 +73,17 @@ def test_a_file_that_is_not_understood_is_refused_in_one_sentence(
     assert caught.value.exit_code == 2
 
 
+def test_a_page_says_which_of_its_lines_to_copy(tmp_path: Path) -> None:
+    page = "# How to\n\n```bash\nls\n```\n\n```\ntorchrun train.py \\\n  --bf16\n```\n"
+    for name in ("page.md", "page.txt"):
+        (tmp_path / name).write_text(page)
+        with pytest.raises(ClusterLMError, match="is a page .*copy lines 8-9 into a file run.sh"):
+            run("import", tmp_path / name)
+    (tmp_path / "page.md").write_text("```\nls\n```\n")
+    with pytest.raises(ClusterLMError, match="none of the commands between its fences"):
+        run("import", tmp_path / "page.md")
+
+
 @pytest.mark.parametrize("content", [b"\x00\x01", b"\xff\xfe torchrun"])
 def test_what_is_no_text_says_what_is_accepted(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.sh"

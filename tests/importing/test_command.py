@@ -45,7 +45,12 @@ EXPECTED: dict[tuple[str, ...], dict[str, Any]] = {
         "resources.gpus_per_node": 1,
         "cluster": "local",
     },
-    ("run_pt_nodes.sh",): {"model.adapter.r": 8, "train.deepspeed": {"stage": 2}},
+    ("run_pt_nodes.sh",): {
+        "model.adapter.r": 8,
+        "train.deepspeed": {"stage": 2},
+        "model.vocab": "resize",
+        "data.tokenizer.name": "./CHANGE_ME",
+    },
     ("train.sh",): {
         "data.sources": [
             {"kind": "chat", "path": "data/dummy_conversation.json", "layout": "sharegpt"}

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from clusterlm.cli import app
+from clusterlm.errors import ClusterLMError
 from clusterlm.importing.deepspeed_json import GATHER, read_deepspeed
 from clusterlm.importing.draft import Draft
 from clusterlm.importing.sources import draft_files
@@ -108,6 +111,28 @@ def test_a_file_that_the_script_writes_is_read_out_of_it(tmp_path: Path) -> None
     assert ("ds.json: reduce_bucket_size", "the file itself is not there to be used") in (
         draft.left_out
     )
+
+
+def test_a_file_that_the_script_writes_goes_beside_the_job(tmp_path: Path) -> None:
+    config = {"zero_optimization": {"stage": 3, "reduce_bucket_size": 7}}
+    text = f"cat <<EOF > /tmp/ds.json\n{json.dumps(config)}\nEOF\n"
+    (tmp_path / "run.sh").write_text(text + "deepspeed t.py --deepspeed /tmp/ds.json\n")
+    job = tmp_path / "made" / "job.yaml"
+    job.parent.mkdir()
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "run.sh"), "-o", str(job)])
+    assert "job.yaml, ds.json" in result.stderr
+    assert json.loads((job.parent / "ds.json").read_text()) == config
+    assert "deepspeed: ds.json" in job.read_text()
+    job.unlink()
+    with pytest.raises(ClusterLMError, match="ds.json is there already.*--force"):
+        app(["import", str(tmp_path / "run.sh"), "-o", str(job)], standalone_mode=False)
+    assert not job.exists()
+
+
+def test_a_file_that_the_shell_would_still_fill_in_is_not_written(tmp_path: Path) -> None:
+    text = 'cat > ds.json <<EOF\n{"zero_optimization": {"stage": 2}, "x": "$X"}\nEOF\n'
+    (tmp_path / "run.sh").write_text(text + "deepspeed t.py --deepspeed ds.json\n")
+    assert not draft_files([tmp_path / "run.sh"], tmp_path).files
 
 
 def test_a_file_that_is_not_there_is_named(imports: Import) -> None:

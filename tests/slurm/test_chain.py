@@ -16,7 +16,7 @@ from tests.slurm.conftest import User, wait_until
 TEXT = "the quick brown fox jumps over the lazy dog and runs into the night. " * 4
 
 
-def _tiny(user: User, name: str, **changes: Any) -> dict[str, Any]:
+def tiny_job(user: User, name: str, **changes: Any) -> dict[str, Any]:
     corpus = user.home / "corpus.jsonl"
     if not corpus.exists():
         lines = [json.dumps({"text": f"{TEXT} number {i}"}) for i in range(400)]
@@ -58,7 +58,7 @@ def _tiny(user: User, name: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_one_yaml_becomes_a_model_and_the_second_finds_the_cache(user: User) -> None:
-    first = user.submits(_tiny(user, "first"))
+    first = user.submits(tiny_job(user, "first"))
     assert set(first["job_ids"]) == {"preprocess", "train"}
     assert not first["cache_hit"]
     end = user.wait_for_end("first", timeout=180)
@@ -74,25 +74,25 @@ def test_one_yaml_becomes_a_model_and_the_second_finds_the_cache(user: User) -> 
     assert "rank 0" in logs
     assert "rank 1" in logs
 
-    again = user.submits(_tiny(user, "again", train={"deepspeed": {"stage": 0}}))
+    again = user.submits(tiny_job(user, "again", train={"deepspeed": {"stage": 0}}))
     assert again["cache_hit"]
     assert set(again["job_ids"]) == {"train"}
     assert user.wait_for_end("again", timeout=180)["state"] == "DONE"
 
     for stage in (1, 3):
         name = f"stage{stage}"
-        user.submits(_tiny(user, name, train={"deepspeed": {"stage": stage}}))
+        user.submits(tiny_job(user, name, train={"deepspeed": {"stage": stage}}))
         end = user.wait_for_end(name, timeout=180)
         assert end["state"] == "DONE", user.types("why", name).stdout
 
-    other = user.submits(_tiny(user, "other", data={"block_size": 16}))
+    other = user.submits(tiny_job(user, "other", data={"block_size": 16}))
     assert not other["cache_hit"]
     assert other["fingerprint"] != first["fingerprint"]
     assert user.types("cancel", "other", "--now").returncode == 0
 
 
 def test_a_cancelled_deepspeed_run_saves_and_goes_on_where_it_was(user: User) -> None:
-    job = _tiny(user, "goes-on", train={"max_steps": 2000, "save_steps": 1000})
+    job = tiny_job(user, "goes-on", train={"max_steps": 2000, "save_steps": 1000})
     user.submits(job)
     wait_until(lambda: (user.status("goes-on")["step"] or 0) >= 5, 180, "step 5", user)
     done = user.types("cancel", "goes-on")
@@ -115,7 +115,7 @@ def test_a_cancelled_deepspeed_run_saves_and_goes_on_where_it_was(user: User) ->
 
 def test_two_submits_at_once_share_one_data_job(user: User) -> None:
     answers: dict[str, dict[str, Any]] = {}
-    jobs = [_tiny(user, name) for name in ("one", "two")]
+    jobs = [tiny_job(user, name) for name in ("one", "two")]
     # nothing runs yet: the data job must still be in flight when the second submit looks
     for node in ("node1", "node2", "node3", "node4"):
         user.bed.drain(node)
@@ -144,7 +144,7 @@ def test_two_submits_at_once_share_one_data_job(user: User) -> None:
 def test_a_failed_data_phase_ends_the_chain_and_says_why(user: User) -> None:
     bad = user.home / "bad.jsonl"
     bad.write_text('{"text": "fine"}\n{"text": broken\n')
-    job = _tiny(user, "bad-data")
+    job = tiny_job(user, "bad-data")
     job["data"]["sources"] = [{"kind": "text", "path": str(bad)}]
     user.submits(job)
     end = user.wait_for_end("bad-data", timeout=60)
@@ -158,10 +158,10 @@ def test_a_failed_data_phase_ends_the_chain_and_says_why(user: User) -> None:
 
 def test_a_training_without_its_data_stops_before_anything_starts(user: User) -> None:
     """Older Slurm lets `afterok` on a purged, failed job pass: the supervisor looks itself."""
-    submitted = user.submits(_tiny(user, "gate"))
+    submitted = user.submits(tiny_job(user, "gate"))
     user.wait_for_end("gate", timeout=180)
     cache = CachePaths(Path(user.env["CLUSTERLM_CACHE_DIR"]) / submitted["fingerprint"])
-    again = user.submits(_tiny(user, "late"))
+    again = user.submits(tiny_job(user, "late"))
     assert again["cache_hit"]
     cache.ready.unlink()
     end = user.wait_for_end("late", timeout=60)
@@ -183,7 +183,7 @@ def test_a_training_without_its_data_stops_before_anything_starts(user: User) ->
 def test_impossible_wishes_are_refused_before_the_queue(
     user: User, changes: dict[str, Any], words: list[str]
 ) -> None:
-    job = {**_tiny(user, "refused"), **changes}
+    job = {**tiny_job(user, "refused"), **changes}
     file = user.home / "job.yaml"
     file.write_text(yaml.safe_dump(job))
     for command in ("check", "submit"):
@@ -198,7 +198,7 @@ def test_impossible_wishes_are_refused_before_the_queue(
 
 
 def test_sbatch_refusing_leaves_nothing(user: User) -> None:
-    job = _tiny(user, "refused")
+    job = tiny_job(user, "refused")
     job["resources"]["account"] = "nobody"
     job["resources"]["constraint"] = "nofeature"
     file = user.home / "job.yaml"

@@ -7,11 +7,11 @@ import signal
 
 from clusterlm.paths import RunPaths
 from tests.slurm.conftest import User, wait_until
-from tests.slurm.test_chain import _tiny
+from tests.slurm.test_chain import tiny_job
 
 
 def test_one_and_two_nodes_are_compared_and_nothing_is_saved(user: User) -> None:
-    job = _tiny(user, "net", train={"strategy": "ddp", "deepspeed": None, "save_steps": 2})
+    job = tiny_job(user, "net", train={"strategy": "ddp", "deepspeed": None, "save_steps": 2})
     picture = user.home / "net.svg"
     words = ("--nodes", "1,2", "--steps", "4", "--warmup", "1", "--json", "--svg", str(picture))
     done = user.types("scaling", user.writes(job), *words, timeout=300)
@@ -31,7 +31,7 @@ def test_one_and_two_nodes_are_compared_and_nothing_is_saved(user: User) -> None
 
 
 def test_ctrl_c_takes_away_what_was_sent(user: User) -> None:
-    job = _tiny(user, "long", train={"strategy": "ddp", "deepspeed": None})
+    job = tiny_job(user, "long", train={"strategy": "ddp", "deepspeed": None})
     process = user.starts("scaling", user.writes(job), "--nodes", "1,2", "--steps", "100000")
     last: RunPaths = user.run("long-scale-2n1")
     wait_until(lambda: bool(user.events(last.name, "submitted")), 60, "both runs", user)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from clusterlm.cli import app
+from clusterlm.errors import SpecError
 from clusterlm.spec.old_names import NO_EFFECT, RENAMED
 from clusterlm.spec.train import Train
 from clusterlm.spec.training_arguments import FREE
@@ -148,3 +152,11 @@ def test_what_is_set_on_the_command_line_is_read_the_same_way(load: Load, refuse
 def test_every_new_name_is_a_key(load: Load) -> None:
     assert set(RENAMED.values()) <= {*Train.model_fields, *FREE}
     assert not set(NO_EFFECT) & set(Train.model_fields)
+
+
+def test_the_notes_are_told_beside_the_mistakes(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("train: {save_total_limit: 5, learning_rat: 1}\n")
+    result = CliRunner().invoke(app, ["check", str(job)])
+    assert isinstance(result.exception, SpecError)
+    assert "note: train.save_total_limit read as train.keep_checkpoints" in result.stderr

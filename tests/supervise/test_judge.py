@@ -12,7 +12,8 @@ from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.history import fold
 from clusterlm.supervise.judge import decide, judge_attempt
 from clusterlm.supervise.judge_run import SILENT_SUPERVISOR_S, judge_run
-from clusterlm.supervise.slurm_states import LIFE_OF_STATE, REASONS, JobRow, Life, first_word
+from clusterlm.supervise.pending import REASONS, reason_in_words
+from clusterlm.supervise.slurm_states import LIFE_OF_STATE, JobRow, Life, first_word
 from clusterlm.supervise.views import (
     Action,
     AttemptView,
@@ -167,6 +168,9 @@ def test_any_error_has_a_cause(error: str) -> None:
         ("clusterlm.errors.CacheNotReady: no READY", Cause.DATA_NOT_READY),
         ("clusterlm.errors.DataError: a.jsonl line 3", Cause.DATA),
         ("OSError: [Errno 28] No space left on device", Cause.DISK_FULL),
+        ("RuntimeError: PytorchStreamWriter failed writing file data/3", Cause.DISK_FULL),
+        ("RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0",)
+        + (Cause.DISK_FULL,),
         ("torch.distributed.DistNetworkError: The server socket", Cause.RENDEZVOUS),
         ("RuntimeError: NCCL error: unhandled system error", Cause.NETWORK),
         ("RuntimeError: loss is nan at step 7", Cause.NOT_FINITE),
@@ -228,7 +232,7 @@ def test_a_finding_quotes_rank_host_and_the_real_code() -> None:
     finding = judge_attempt(AttemptView(exits=[LOUD, QUIET], expected_ranks=2))
     assert finding is not None
     assert (finding.rank, finding.host, finding.code) == (1, "n1", 3)
-    assert "rank 1 on n1 exited 3" in finding.evidence
+    assert "rank 1 on n1 failed (exit 3): KeyError" in finding.evidence
 
 
 # -- decide: what follows ------------------------------------------------------------------------

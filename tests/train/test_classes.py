@@ -122,7 +122,7 @@ def test_code_of_a_model_runs_only_where_that_was_allowed(
         (new("{folder}/away.py:Own"), "away.py is not on this node"),
         (new("{folder}/broken.py:Own"), "broken.py cannot be imported: ZeroDivisionError"),
         (new("no_such_package.Own"), "no_such_package.Own cannot be imported: ModuleNotFound"),
-        (new("AutoModelForCausalLM", model_type="lama"), "no model type .*did you mean llama"),
+        (new("AutoModelForCausalLM", model_type="lama"), "no model type .*did you mean `llama`"),
     ],
 )
 def test_what_is_no_class_is_named(

@@ -54,8 +54,8 @@ def test_a_class_with_other_names_for_the_same_keys_works(tokenizer: Any) -> Non
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"from_scratch": TINY | {"class": "LamaForCausalLM"}}, "did you mean LlamaForCausalLM"),
-        (from_scratch(hiden_size=3), "no key hiden_size; did you mean hidden_size"),
+        ({"from_scratch": TINY | {"class": "LamaForCausalLM"}}, "did you mean `LlamaForCausalLM`"),
+        (from_scratch(hiden_size=3), "no key hiden_size; did you mean `hidden_size`"),
         (from_scratch(num_attention_heads=5), "model.from_scratch.config: .*attention heads"),
         (from_scratch(vocab_size=100), "knows 100 tokens, the tokenizer of the data has 400"),
         (from_scratch(max_position_embeddings=16), "data.block_size 32 is more than the 16"),
