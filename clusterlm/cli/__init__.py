@@ -17,6 +17,7 @@ from clusterlm.cli import (
     check,
     clusters,
     data,
+    doctor,
     dry_run,
     images,
     importing,
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
-    *(after, dry_run, scaling, phases),
+    *(after, doctor, dry_run, scaling, phases),
 )
 for group in GROUPS:
     group.register(app)

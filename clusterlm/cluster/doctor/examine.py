@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm import __version__
-from clusterlm.cluster.doctor.commands import ask
+from clusterlm.cluster.doctor.commands import Answers, ask
 from clusterlm.cluster.doctor.facts import facts_of
 from clusterlm.cluster.doctor.machine import folders_here, machine, version_here
-from clusterlm.cluster.doctor.test_only import test_only
+from clusterlm.cluster.doctor.estimate import would_start
 from clusterlm.cluster.host import Host
 from clusterlm.paths import cache_dir, images_dir, runs_dir
 from clusterlm.spec.probe import Probe, ProbedPartition
@@ -63,7 +63,7 @@ def examine(host: Host, asked: Asked, tell: Callable[[str], None]) -> Probe:
     tell("asking Slurm")
     answers = ask(host, getpass.getuser())
     fields = facts_of(answers)
-    notes = [f"{question}: {said}" for question, said in answers.refusals.items()]
+    notes = _unanswered(answers, fields["accounting"])
     fields |= _ways_to_ask_for_gpus(host, asked, fields["partitions"], notes)
     return Probe(
         **fields,
@@ -100,6 +100,12 @@ def options_of(asked: ProfileResources) -> list[str]:
     return [f"--{key}={value}" for key, value in given.items() if value]
 
 
+def _unanswered(answers: Answers, accounting: bool | None) -> list[str]:
+    """What could not be asked; where there is no database, its silence is no news."""
+    expected = () if accounting is not False else ("associations", "user", "qos", "accounting")
+    return [f"{what}: {said}" for what, said in answers.refusals.items() if what not in expected]
+
+
 def _ways_to_ask_for_gpus(
     host: Host, asked: Asked, partitions: Sequence[ProbedPartition], notes: list[str]
 ) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def _ways_to_ask_for_gpus(
         ("gpus-per-node", "--gpus-per-node=1"),
     )
     for way, option in ways:
-        estimate = test_only(host, ["--nodes=1", "--time=5", option, *options])
+        estimate = would_start(host, ["--nodes=1", "--time=5", option, *options])
         if not estimate.refusal:
             accepted.append(way)
         else:

@@ -53,7 +53,7 @@ def parse_estimate(done: Completed) -> Estimate:
     return Estimate(None, refusal=words)
 
 
-def test_only(host: Host, options: Sequence[str], script: str | None = None) -> Estimate:
+def would_start(host: Host, options: Sequence[str], script: str | None = None) -> Estimate:
     """Ask for one job.
 
     Args:
@@ -70,6 +70,3 @@ def test_only(host: Host, options: Sequence[str], script: str | None = None) -> 
         raise SlurmUnreachable(f"sbatch --test-only: {last_words(done)}")
     return parse_estimate(done)
 
-
-# pytest would take it for a test
-test_only.__test__ = False  # type: ignore[attr-defined]
