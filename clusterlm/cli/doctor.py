@@ -116,7 +116,12 @@ def _look(name: str, asked: Asked, host: Host, wait: float | None, *, with_test:
             "  run it on a login node of the cluster (some sites: `module load slurm`);\n"
             "  clusterlm doctor --cluster local looks at this machine alone"
         )
-    return examine(host, asked, tell)
+    probe = examine(host, asked, tell)
+    if wait is None:
+        return probe
+    from clusterlm.cluster.doctor.probe_job import Waiting, look_at_nodes
+
+    return look_at_nodes(probe, asked, host, Waiting(wait, with_test, tell))
 
 
 def _save_of(run: str) -> Save:

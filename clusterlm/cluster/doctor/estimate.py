@@ -69,4 +69,3 @@ def would_start(host: Host, options: Sequence[str], script: str | None = None) -
     if done.code is None or re.search(r"contact slurm controller|timed out", done.err, re.I):
         raise SlurmUnreachable(f"sbatch --test-only: {last_words(done)}")
     return parse_estimate(done)
-

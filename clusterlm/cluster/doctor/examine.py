@@ -12,9 +12,9 @@ from typing import Any
 
 from clusterlm import __version__
 from clusterlm.cluster.doctor.commands import Answers, ask
+from clusterlm.cluster.doctor.estimate import would_start
 from clusterlm.cluster.doctor.facts import facts_of
 from clusterlm.cluster.doctor.machine import folders_here, machine, version_here
-from clusterlm.cluster.doctor.estimate import would_start
 from clusterlm.cluster.host import Host
 from clusterlm.paths import cache_dir, images_dir, runs_dir
 from clusterlm.spec.probe import Probe, ProbedPartition
@@ -98,6 +98,15 @@ def options_of(asked: ProfileResources) -> list[str]:
         "exclude": asked.exclude,
     }
     return [f"--{key}={value}" for key, value in given.items() if value]
+
+
+def gpu_options(probe: Probe, asked: ProfileResources, count: int) -> list[str]:
+    """The option of sbatch that asks for GPUs on each node, as this cluster takes it."""
+    accepted = probe.gpu_requests_accepted
+    way = asked.gpu_request or (accepted[0] if accepted else "gres")
+    kind = f"{asked.gpu_type}:" if asked.gpu_type else ""
+    head = "gpu:" if way == "gres" else ""
+    return [f"--{way}={head}{kind}{count}"]
 
 
 def _unanswered(answers: Answers, accounting: bool | None) -> list[str]:

@@ -87,11 +87,16 @@ def _head(probe: Probe) -> Iterator[str]:
         "containers": _containers(probe),
         "preemption": mode if not probe.preempt_type else f"{mode} by {probe.preempt_type}",
         "KillWait": "" if probe.kill_wait_s is None else spoken(probe.kill_wait_s),
-        "clocks": "" if probe.clock_skew_s is None else f"{probe.clock_skew_s:+.1f} s",
+        "clocks": _skew(probe.clock_skew_s),
     }
     for key, value in facts.items():
         if value:
             yield f"  {key:<11} {value}"
+
+
+def _skew(seconds: float | None) -> str:
+    # no minus before a zero
+    return "" if seconds is None else f"{round(seconds, 1) + 0.0:.1f} s off"
 
 
 def _containers(probe: Probe) -> str:
@@ -131,7 +136,7 @@ def _node(one: ProbedNode) -> tuple[str, ...]:
     return (
         one.host,
         one.python or "none",
-        "" if one.clock_skew_s is None else f"{one.clock_skew_s:+.1f} s",
+        _skew(one.clock_skew_s),
         one.interface or "",
         str(one.cpus or ""),
         bytes_told(one.mem_mb * 2**20) if one.mem_mb else "",
