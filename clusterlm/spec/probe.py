@@ -48,6 +48,8 @@ class ProbedPartition(_Found):
     """Nodes that are neither down nor drained."""
     max_nodes: int | None = None
     """Most nodes of one job; None: no limit, or not known."""
+    priority_tier: int | None = None
+    """Jobs of a higher one may preempt, or at least go first."""
 
     @property
     def has_gpus(self) -> bool:

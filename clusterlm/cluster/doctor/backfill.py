@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clusterlm.cluster.doctor.hostlist import expand
-from clusterlm.cluster.doctor.words_of_slurm import records, rows, word, words
+from clusterlm.cluster.doctor.words_of_slurm import records, rows, word, words, written
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.slurm import CLIENT_TIMEOUT_S, last_words
 from clusterlm.errors import SlurmUnreachable
@@ -24,6 +24,8 @@ MARGIN_S = 120.0
 """Schedulers run in rounds."""
 SHORTEST_S = 600
 """A shorter job is no training."""
+# planned: idle, and a waiting job is to get it (since 21.08)
+_FREE = ("idle", "planned")
 IDLE_ARGV = ("sinfo", "-h", "-N", "-o", "%N|%T|%P|%G|%f")
 WAITING_ARGV = ("squeue", "-h", "-t", "PD", "-o", "%S|%Y")
 RESERVATIONS_ARGV = ("scontrol", "-o", "show", "reservation")
@@ -64,8 +66,8 @@ def idle_nodes(text: str, asked: Resources, partition: str) -> list[str]:
     excluded = set(expand(asked.exclude)) if asked.exclude else set()
     found = []
     for name, state, of, gres, features in rows(text, 5):
-        fits = not asked.gpus_per_node or re.search(rf"gpu:(.*\b{_kind(asked)}\b)?", gres)
-        if state == "idle" and of.rstrip("*") == partition and fits and name not in excluded:
+        fits = not asked.gpus_per_node or re.search(rf"\bgpu:{_kind(asked)}", gres)
+        if state in _FREE and of.rstrip("*") == partition and fits and name not in excluded:
             wanted = asked.constraint
             # `a100&nvlink`: only a single word is understood here
             if wanted is None or wanted in words(features):
@@ -74,7 +76,7 @@ def idle_nodes(text: str, asked: Resources, partition: str) -> list[str]:
 
 
 def _kind(asked: Resources) -> str:
-    return re.escape(asked.gpu_type) if asked.gpu_type else ""
+    return rf"{re.escape(asked.gpu_type)}\b" if asked.gpu_type else ""
 
 
 def gaps(
@@ -123,13 +125,6 @@ def rounded_s(seconds: float) -> int:
     return int(seconds // step * step)
 
 
-def written(seconds: int) -> str:
-    """As in a job.yaml: 3:50:00, or 2-00:00:00."""
-    days, rest = divmod(seconds, 86400)
-    text = f"{rest // 3600}:{rest % 3600 // 60:02}:{rest % 60:02}"
-    return f"{days}-{rest // 3600:02}{text[text.index(':') :]}" if days else text
-
-
 def smaller_that_starts(gap: Gap, nodes: int, time_s: int) -> Sequence[str]:
     """What would start now in place of a job that would not, in words; best first. Pure."""
     found = []
@@ -140,5 +135,12 @@ def smaller_that_starts(gap: Gap, nodes: int, time_s: int) -> Sequence[str]:
     if fewer >= 1:
         found.append(
             f"with resources.nodes: {fewer} it starts now for its whole time, as things are"
+        )
+    most = min(gap.most_nodes(SHORTEST_S), nodes - 1)
+    if not found and most >= 1:
+        longest = rounded_s(gap.for_nodes(most))
+        found.append(
+            f"with resources.nodes: {most} and resources.time: {written(longest)} it starts now, "
+            "as things are"
         )
     return found

@@ -21,7 +21,7 @@ from clusterlm.cluster.doctor.words_of_slurm import (
 )
 from clusterlm.spec.probe import ProbedPartition, ProbedQos
 
-_UNUSABLE = re.compile(r"down|drain|fail|error|maint|future|unknown|reboot|power", re.IGNORECASE)
+_UNUSABLE = re.compile(r"down|drain|fail|error|maint|future|unknown|reboot", re.IGNORECASE)
 _COUNT = re.compile(r":\d+[KMGTP]?$")
 
 
@@ -127,6 +127,7 @@ def _partition(name: str, shown: dict[str, str], kinds: list[list[str]]) -> Prob
         nodes=counted or number(shown.get("TotalNodes")) or 0,
         nodes_up=up if kinds else None,
         max_nodes=number(shown.get("MaxNodes")),
+        priority_tier=number(shown.get("PriorityTier")),
         max_time_s=duration_s(shown.get("MaxTime", first[2]), bare=60),
         default_time_s=duration_s(shown.get("DefaultTime", first[3]), bare=60),
         preempt_mode=word(shown.get("PreemptMode")),

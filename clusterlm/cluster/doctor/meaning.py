@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from clusterlm.cluster.doctor.finding import Finding, Save, Severity, bad, note, warn
 from clusterlm.cluster.doctor.meaning_nodes import NODE_RULES
 from clusterlm.cluster.doctor.preemption import preemption
+from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.spec.probe import Probe
-from clusterlm.spec.units import slurm_time, spoken
+from clusterlm.spec.units import spoken
 
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
 SHORT_MEMORY_S = 120
@@ -90,7 +91,7 @@ def _partitions(probe: Probe) -> Iterator[Finding]:
 
 
 def _time_limits(probe: Probe) -> Iterator[Finding]:
-    limits = [f"{p.name} {slurm_time(p.max_time_s)}" for p in probe.partitions if p.max_time_s]
+    limits = [f"{p.name} {written(p.max_time_s)}" for p in probe.partitions if p.max_time_s]
     if limits:
         yield note(
             f"longest jobs: {', '.join(limits)}",

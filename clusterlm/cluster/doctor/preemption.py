@@ -7,7 +7,7 @@ the partition's, with `qos` that of the quality of service.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from clusterlm.cluster.doctor.finding import Finding, Save, note, warn
 from clusterlm.spec.probe import Probe
@@ -21,7 +21,7 @@ _NEVER = ("OFF", "DISABLED", "")
 
 def preemption(probe: Probe, save: Save | None = None) -> Iterator[Finding]:
     """What to know of it; nothing where jobs are not preempted."""
-    places = list(_places(probe))
+    places = _alike(_places(probe))
     if not places:
         if save is not None:
             yield note("jobs are not preempted here")
@@ -32,6 +32,14 @@ def preemption(probe: Probe, save: Save | None = None) -> Iterator[Finding]:
         return
     for where, mode, grace_s in places:
         yield _for_a_run(where, mode, grace_s, save)
+
+
+def _alike(places: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """Those that treat a job the same way, told as one."""
+    names: dict[tuple[str, int], list[str]] = {}
+    for where, mode, grace_s in places:
+        names.setdefault((mode, grace_s), []).append(where)
+    return [(", ".join(where), mode, grace_s) for (mode, grace_s), where in names.items()]
 
 
 def _places(probe: Probe) -> Iterator[tuple[str, str, int]]:
@@ -47,9 +55,12 @@ def _places(probe: Probe) -> Iterator[tuple[str, str, int]]:
             if qos.name in victims and mode not in _NEVER:
                 yield f"qos {qos.name}", mode, qos.grace_s or 0
         return
+    highest = max((part.priority_tier or 0 for part in probe.partitions), default=0)
+    within = "WITHIN" in (probe.preempt_mode or "").upper()
     for part in probe.partitions:
         mode = _first(part.preempt_mode) or common
-        if mode not in _NEVER:
+        is_below = within or part.priority_tier is None or part.priority_tier < highest
+        if mode not in _NEVER and is_below:
             yield f"partition {part.name}", mode, part.grace_s or 0
 
 
@@ -62,7 +73,9 @@ def _first(mode: str | None) -> str:
 def _without_a_run(where: str, mode: str, grace_s: int) -> Finding:
     if mode == "SUSPEND":
         return note(f"{where}: a preempted job is suspended and goes on later; nothing is lost")
-    after = "comes back by itself" if mode == "REQUEUE" else "ends: clusterlm resume RUN goes on"
+    after = (
+        "comes back by itself" if mode == "REQUEUE" else "does not come back (clusterlm resume RUN)"
+    )
     if grace_s == 0:
         return warn(
             f"{where}: a preempted job is ended without a warning and {after}",

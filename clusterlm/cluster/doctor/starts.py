@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clusterlm.cluster.doctor.backfill import FOR_EVER, Gap, smaller_that_starts, written
+from clusterlm.cluster.doctor.backfill import FOR_EVER, Gap, smaller_that_starts
 from clusterlm.cluster.doctor.estimate import Estimate, would_start
 from clusterlm.cluster.doctor.finding import Finding, bad, note, warn
+from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.cluster.host import Host
 from clusterlm.spec.resources import Resources
 from clusterlm.spec.units import spoken

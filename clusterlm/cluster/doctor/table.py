@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from clusterlm.cluster.doctor.finding import Finding, Severity
 from clusterlm.cluster.doctor.meaning_nodes import spoken_short
+from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.cluster.log_text import readable
 from clusterlm.node.room import bytes_told
 from clusterlm.spec.probe import Probe, ProbedFolder, ProbedMachine, ProbedNode, ProbedPartition
-from clusterlm.spec.units import slurm_time, spoken
+from clusterlm.spec.units import spoken
 
 WIDTH = 100
 
@@ -120,8 +121,8 @@ def _partition(one: ProbedPartition) -> tuple[str, ...]:
         str(one.cpus or ""),
         bytes_told(one.mem_mb * 2**20) if one.mem_mb else "",
         ", ".join(one.gres),
-        slurm_time(one.max_time_s) if one.max_time_s else "no limit",
-        slurm_time(one.default_time_s) if one.default_time_s else "",
+        written(one.max_time_s) if one.max_time_s else "no limit",
+        written(one.default_time_s) if one.default_time_s else "",
         str(one.max_nodes or ""),
         "" if preempt == "OFF" else preempt,
         spoken(one.grace_s) if one.grace_s else "",

@@ -81,3 +81,10 @@ def is_on(text: str | None) -> bool | None:
     """`1`, `YES`; None when it is not known."""
     found = word(text)
     return None if found is None else found.lower() in ("1", "yes", "true", "on")
+
+
+def written(seconds: int) -> str:
+    """A time limit as in a job.yaml: 3:50:00, or 2-00:00:00."""
+    days, rest = divmod(seconds, 86400)
+    text = f"{rest // 3600}:{rest % 3600 // 60:02}:{rest % 60:02}"
+    return f"{days}-{rest // 3600:02}{text[text.index(':') :]}" if days else text
