@@ -82,7 +82,7 @@ def show(name: str, probe: Probe, save: Save | None, *, as_json: bool) -> None:
     if as_json:
         typer.echo(probe.model_dump_json())
     else:
-        typer.echo("\n".join([*lines_of(probe, findings), "", verdict(findings)]))
+        typer.echo("\n".join([*lines_of(probe, findings), "", verdict(probe, findings)]))
         tell(f"kept in {file}")
     if any(finding.severity is Severity.BAD for finding in findings):
         raise typer.Exit(1)

@@ -108,8 +108,10 @@ def test_what_is_missing_or_broken_is_bad() -> None:
     ]
     for found in cases:
         assert meaning(found)[0].severity is Severity.BAD, said(found)
-        assert "to mend" in verdict(meaning(found))
-    assert verdict(meaning(probe())) == "fit to train"
+        assert "to mend" in verdict(found, meaning(found))
+    assert "no node was looked at" in verdict(probe(), meaning(probe()))
+    seen = probe(nodes=(ProbedNode(host="n", python="p"),))
+    assert verdict(seen, meaning(seen)) == "fit to train"
 
 
 def test_the_interface_between_nodes_is_proposed_for_nccl() -> None:

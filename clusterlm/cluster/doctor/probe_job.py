@@ -74,6 +74,8 @@ class Came:
     answers: NodeAnswers
     clocks: Clocks
     trouble: str = ""
+    lost: str | None = None
+    """Folder in which its log never appeared: the first node sees another, or none."""
 
 
 def look_at_nodes(probe: Probe, asked: Asked, host: Host, waiting: Waiting) -> Probe:
@@ -96,6 +98,9 @@ def with_answers(probe: Probe, came: Came, *, with_test: bool) -> Probe:
     answers = came.answers
     nodes = nodes_of(answers, came.clocks)
     folders, notes = folders_of(probe.folders, answers)
+    if came.lost:
+        unseen = {"visible": False}
+        folders = tuple(f.model_copy(update=unseen) if f.path == came.lost else f for f in folders)
     skews = [node.clock_skew_s for node in nodes if node.clock_skew_s is not None]
     first = nodes[0] if nodes else None
     test = all_reduce_of(answers) if with_test else None
@@ -195,11 +200,13 @@ def _run(
     is_over = False
     try:
         answers, trouble, is_over = _wait(job_id, folder, host, waiting)
+        is_lost = is_over and not answers.nodes and not _log(folder, job_id).exists()
     finally:
         # whatever it was that ended the wait
         if not is_over:
             scancel(host, [job_id])
-    return Came(answers, Clocks(submitted, waiting.now(), ahead_s), trouble)
+    lost = str(runs_dir()) if is_lost else None
+    return Came(answers, Clocks(submitted, waiting.now(), ahead_s), trouble, lost)
 
 
 def _send(batch: Path, host: Host) -> str:
@@ -241,10 +248,8 @@ def _after_the_end(row: JobRow, folder: Path, waiting: Waiting) -> tuple[NodeAns
         if answers.is_whole:
             return answers, "", True
         waiting.sleep(1.0)
-    if not answers.nodes and not _log(folder, row.job_id).exists():
-        seen = f"no log came of it: does the first node see {folder.parent.parent}?"
-    else:
-        seen = "it ended too early"
+    is_lost = not answers.nodes and not _log(folder, row.job_id).exists()
+    seen = "no log came of it" if is_lost else "it ended too early"
     return answers, f"job {row.job_id} {row.state}{row.by_whom} ({row.exit_code}): {seen}", True
 
 

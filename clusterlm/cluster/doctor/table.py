@@ -66,14 +66,16 @@ def told(findings: Sequence[Finding]) -> Iterator[str]:
             )
 
 
-def verdict(findings: Sequence[Finding]) -> str:
+def verdict(probe: Probe, findings: Sequence[Finding]) -> str:
     """The last line."""
     count = {s: sum(f.severity is s for f in findings) for s in Severity}
     if number := count[Severity.BAD]:
         return f"{number} thing{'s' * (number > 1)} to mend before a training (!!)"
+    is_seen = not probe.slurm_version or probe.nodes
+    fit = "fit to train" if is_seen else "nothing against it, but no node was looked at"
     if number := count[Severity.WARN]:
-        return f"fit to train; {number} thing{'s' * (number > 1)} to know (!)"
-    return "fit to train"
+        return f"{fit}; {number} thing{'s' * (number > 1)} to know (!)"
+    return fit
 
 
 def _head(probe: Probe) -> Iterator[str]:
