@@ -53,7 +53,7 @@ def node_local() -> Iterator[Path]:
 def test_two_nodes_are_looked_at_and_what_they_are_is_kept(user: Doctor) -> None:
     probe, done = user.looks()
     assert done.returncode == 0
-    assert [node.host for node in probe.nodes] == ["node1", "node2"]
+    assert [node.host for node in probe.nodes] == ["node1", "node2"], probe.notes
     assert all(node.interface == "eth0" and node.python for node in probe.nodes)
     assert probe.clock_skew_s is not None
     assert abs(probe.clock_skew_s) < 2

@@ -134,7 +134,7 @@ def test_doctor_looks_at_nodes_and_finds_nothing_against_them(user: User) -> Non
     probe = Probe.model_validate_json(done.stdout)
     assert probe.slurm_version is not None
     assert probe.slurm_version.startswith(_version(user))
-    assert [node.host for node in probe.nodes] == ["node1", "node2"]
+    assert [node.host for node in probe.nodes] == ["node1", "node2"], probe.notes
     assert all(folder.visible for folder in probe.folders)
     assert probe.accounting is user.bed.config.accounting
     assert probe.gpu_requests_accepted == ("gres", "gpus-per-node")

@@ -51,9 +51,10 @@ def parse_answers(text: str) -> NodeAnswers:
             is_whole = True
         elif line.strip():
             noise.append(line)
-    nodes = [node for node in nodes if isinstance(node.get("host"), str)]
+    # a step that was started again has the last word
+    by_host = {node["host"]: node for node in nodes if isinstance(node.get("host"), str)}
     # a failed test prints an exit code behind what it may have measured
-    return NodeAnswers(nodes, tests[-1] if tests else None, is_whole, noise)
+    return NodeAnswers(list(by_host.values()), tests[-1] if tests else None, is_whole, noise)
 
 
 def _object(line: str, mark: str) -> dict[str, Any] | None:

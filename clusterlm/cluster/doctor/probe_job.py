@@ -206,6 +206,9 @@ def _run(
         if not is_over:
             scancel(host, [job_id])
     lost = str(runs_dir()) if is_lost else None
+    expected = num_nodes(probe, asked)
+    if not trouble and len(answers.nodes) < expected:
+        trouble = f"{len(answers.nodes)} of {expected} nodes have answered; job {job_id} said:"
     return Came(answers, Clocks(submitted, waiting.now(), ahead_s), trouble, lost)
 
 
