@@ -107,6 +107,8 @@ def _who(cluster: str | None, host: Host) -> tuple[str, Profile | None]:
 
 def _look(name: str, asked: Asked, host: Host, wait: float | None, *, with_test: bool) -> Probe:
     from clusterlm.cluster.doctor.examine import examine, examine_machine
+    from clusterlm.cluster.doctor.known_before import with_nodes_of
+    from clusterlm.spec.probe import read_probe
 
     if name == "local":
         return examine_machine(host, asked)
@@ -117,11 +119,11 @@ def _look(name: str, asked: Asked, host: Host, wait: float | None, *, with_test:
             "  clusterlm doctor --cluster local looks at this machine alone"
         )
     probe = examine(host, asked, tell)
-    if wait is None:
-        return probe
-    from clusterlm.cluster.doctor.probe_job import Waiting, look_at_nodes
+    if wait is not None:
+        from clusterlm.cluster.doctor.probe_job import Waiting, look_at_nodes
 
-    return look_at_nodes(probe, asked, host, Waiting(wait, with_test, tell))
+        probe = look_at_nodes(probe, asked, host, Waiting(wait, with_test, tell))
+    return with_nodes_of(probe, read_probe(name))
 
 
 def _save_of(run: str) -> Save:

@@ -13,6 +13,7 @@ import pytest
 from clusterlm.cluster.doctor import probe_job
 from clusterlm.cluster.doctor.examine import Asked
 from clusterlm.cluster.doctor.folders import marked
+from clusterlm.cluster.doctor.known_before import with_nodes_of
 from clusterlm.cluster.doctor.node_answers import (
     Clocks,
     all_reduce_of,
@@ -22,7 +23,7 @@ from clusterlm.cluster.doctor.node_answers import (
     skew_of,
 )
 from clusterlm.cluster.doctor.probe_job import Came, Waiting, program, render_job, with_answers
-from clusterlm.spec.probe import Probe, ProbedFolder, ProbedPartition
+from clusterlm.spec.probe import Probe, ProbedFolder, ProbedNode, ProbedPartition
 from clusterlm.spec.profile import Profile, ProfileResources
 from tests.cluster.fake_host import Clock, FakeHost
 
@@ -232,3 +233,22 @@ def test_a_refused_job_leaves_what_is_known(
     probe = probe_job.look_at_nodes(Probe(slurm_version="1"), Asked(), host, waiting)
     assert probe.slurm_version == "1"
     assert "Invalid account" in probe.notes[0]
+
+
+def test_what_was_seen_of_nodes_stays_known_when_none_answers_now() -> None:
+    seen = ProbedNode(host="n", python="p")
+    before = Probe(
+        cluster_name="a",
+        nodes=(seen,),
+        clock_skew_s=1.0,
+        folders=(ProbedFolder(path="/runs", visible=True, free_bytes=5),),
+    )
+    now = Probe(cluster_name="a", time=60.0, folders=(ProbedFolder(path="/runs", free_bytes=7),))
+    both = with_nodes_of(now, before)
+    assert both.nodes == (seen,)
+    assert both.clock_skew_s == 1.0
+    assert (both.folders[0].visible, both.folders[0].free_bytes) == (True, 7)
+    assert "60 s ago" in both.notes[-1]
+    assert with_nodes_of(now.model_copy(update={"cluster_name": "b"}), before).nodes == ()
+    lost = now.model_copy(update={"folders": (ProbedFolder(path="/runs", visible=False),)})
+    assert with_nodes_of(lost, before).folders[0].visible is False
