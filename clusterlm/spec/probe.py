@@ -174,6 +174,8 @@ class Probe(_Found):
     """So long the controller remembers an ended job."""
     nodes: tuple[ProbedNode, ...] = ()
     """Those that the probe job looked at."""
+    nodes_time: float | None = None
+    """When it did; `time` may be later."""
     machine: ProbedMachine | None = None
     notes: tuple[str, ...] = ()
     """What could not be found out, and why."""

@@ -19,11 +19,13 @@ def with_nodes_of(probe: Probe, before: Probe | None) -> Probe:
         return probe
     seen = {folder.path: folder for folder in before.folders}
     fields = {name: getattr(before, name) for name in _OF_NODES if getattr(probe, name) is None}
-    age = spoken(max(0.0, probe.time - before.time))
+    looked = before.nodes_time or before.time
+    age = spoken(max(0.0, probe.time - looked))
     return probe.model_copy(
         update={
             **fields,
             "nodes": before.nodes,
+            "nodes_time": looked,
             "folders": tuple(_with(folder, seen.get(folder.path)) for folder in probe.folders),
             "notes": (*probe.notes, f"nodes now: they are told as they were {age} ago"),
         }

@@ -111,6 +111,7 @@ def with_answers(probe: Probe, came: Came, *, with_test: bool) -> Probe:
         notes += [f"nodes: {line}" for line in answers.noise[-NOISE_LINES:]]
     fields = {
         "nodes": nodes,
+        "nodes_time": came.clocks.seen if nodes else None,
         "folders": folders,
         "clock_skew_s": max(skews, key=abs) if skews else None,
         "python": first.python if first else None,
