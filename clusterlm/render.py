@@ -174,20 +174,17 @@ def render_dockerfile(
         wheels: digest of the wheelhouse beside it; None without one.
         recipe: digest of everything that the image is made from, empty while it is being made.
     """
-    return (
-        _environment()
-        .get_template("Dockerfile.j2")
-        .render(
-            version=__version__,
-            base=image.base,
-            apt=image.apt,
-            secrets=image.build_secrets,
-            env=image.env,
-            wheel=wheel,
-            has_extras=has_extras,
-            wheels=wheels,
-            recipe=recipe,
-        )
+    return render_text(
+        "Dockerfile.j2",
+        version=__version__,
+        base=image.base,
+        apt=image.apt,
+        secrets=image.build_secrets,
+        env=image.env,
+        wheel=wheel,
+        has_extras=has_extras,
+        wheels=wheels,
+        recipe=recipe,
     )
 
 
@@ -218,23 +215,20 @@ class Import:
 
 def render_import(asked: Import) -> str:
     """The script that makes one file of an image; by hand or in a job it is the same."""
-    return (
-        _environment()
-        .get_template(f"{asked.script_name}.j2")
-        .render(
-            version=__version__,
-            program=asked.program,
-            script_name=asked.script_name,
-            short=asked.image.short,
-            file=str(asked.file),
-            lock=str(asked.image.lock),
-            needs=asked.needs_bytes,
-            temp_variable="ENROOT_TEMP_PATH" if asked.program == "enroot" else "APPTAINER_TMPDIR",
-            layers=str(images_dir() / "layers"),
-            source=asked.source,
-            container_program=asked.container_program,
-            archive_argv=asked.archive_argv,
-        )
+    return render_text(
+        f"{asked.script_name}.j2",
+        version=__version__,
+        program=asked.program,
+        script_name=asked.script_name,
+        short=asked.image.short,
+        file=str(asked.file),
+        lock=str(asked.image.lock),
+        needs=asked.needs_bytes,
+        temp_variable="ENROOT_TEMP_PATH" if asked.program == "enroot" else "APPTAINER_TMPDIR",
+        layers=str(images_dir() / "layers"),
+        source=asked.source,
+        container_program=asked.container_program,
+        archive_argv=asked.archive_argv,
     )
 
 
@@ -242,26 +236,28 @@ def render_import_sbatch(job: Job, image: ImagePaths, script: Path) -> str:
     """The submission file of an import on one node."""
     asked = job.resources
     one = asked.preprocess
-    return (
-        _environment()
-        .get_template("import.sbatch.j2")
-        .render(
-            run=f"image-{image.short}",
-            phase="import",
-            version=__version__,
-            resources=asked,
-            nodes=1,
-            time=slurm_time(one.time or min(asked.time, IMPORT_TIME_S)),
-            partition=one.partition or asked.partition,
-            cpus=one.cpus,
-            mem=one.mem,
-            requeue=False,
-            stop_grace=0,
-            dependency=None,
-            submitit_dir=str(script.parent),
-            script=str(script),
-        )
+    return render_text(
+        "import.sbatch.j2",
+        run=f"image-{image.short}",
+        phase="import",
+        version=__version__,
+        resources=asked,
+        nodes=1,
+        time=slurm_time(one.time or min(asked.time, IMPORT_TIME_S)),
+        partition=one.partition or asked.partition,
+        cpus=one.cpus,
+        mem=one.mem,
+        requeue=False,
+        stop_grace=0,
+        dependency=None,
+        submitit_dir=str(script.parent),
+        script=str(script),
     )
+
+
+def render_text(template: str, **values: Any) -> str:
+    """One template, filled."""
+    return _environment().get_template(template).render(values)
 
 
 def refuse_unsafe_folder(run: RunPaths) -> None:

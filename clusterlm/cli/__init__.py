@@ -17,6 +17,7 @@ from clusterlm.cli import (
     check,
     clusters,
     data,
+    doctor,
     dry_run,
     fetch,
     images,
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
-    *(after, dry_run, scaling, fetch, phases),
+    *(after, doctor, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:
     group.register(app)

@@ -138,6 +138,16 @@ def _job_of(run: RunPaths, overrides: list[str] | None) -> Job:
     return Job.model_validate_json(run.spec.read_text(encoding="utf-8"))
 
 
+def bytes_of_checkpoints(job: Job) -> float | None:
+    """What the checkpoints that are kept and the model need on the disk; None: not known."""
+    from clusterlm.plan.make import Facts, make_plan
+
+    try:
+        return make_plan(job, Facts(environ=os.environ, may_import=False)).disk.most
+    except ClusterLMError:
+        return None
+
+
 def _load(path: Path, overrides: list[str] | None) -> Job:
     """The job; what `check` says against a DeepSpeed JSON of the user's is told and planned."""
     from clusterlm.errors import SpecError
