@@ -74,7 +74,7 @@ def main() -> NoReturn:
         sys.exit(2)
     except ClusterLMError as error:
         # one clear error, no traceback: these are for the user to act on
-        print(f"clusterlm: {error}", file=sys.stderr)
+        print(_shown(f"clusterlm: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("\nclusterlm: interrupted", file=sys.stderr)
@@ -83,8 +83,23 @@ def main() -> NoReturn:
         if isinstance(error, BrokenPipeError):
             _leave_quietly()
         # a full disk, a folder that may not be written, a path that is no folder
-        print(f"clusterlm: {error}", file=sys.stderr)
+        print(_shown(f"clusterlm: {error}"), file=sys.stderr)
         sys.exit(2)
+    except Exception:
+        # a bug: the whole traceback, which may quote whatever went through our hands
+        import traceback
+
+        print(_shown(traceback.format_exc()), file=sys.stderr)
+        sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """Without the values of secrets, and without anything that a terminal would obey."""
+    from clusterlm.cluster.log_text import readable_text
+
+    # a command that looked up no secret knows none, and does not load what hides them
+    values = sys.modules.get("clusterlm.cluster.secret_values")
+    return readable_text(values.hidden(text) if values else text)
 
 
 def _leave_quietly() -> NoReturn:

@@ -12,6 +12,7 @@ from clusterlm.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
+    from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The YAML file.")]
@@ -31,6 +32,8 @@ SnapshotLimit = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+# from a laptop: neither an argv nor an environment may hold them
+SecretsStdin = Annotated[bool, typer.Option("--secrets-stdin", hidden=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +55,7 @@ def submit(
     no_build: Annotated[
         bool, typer.Option("--no-build", help="Refuse when the image is not there yet.")
     ] = False,
+    secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
     limit: SnapshotLimit = None,
     # for programs: a call that was cut off is asked for again with the same key
@@ -75,6 +79,8 @@ def submit(
             as_json=as_json,
         )
         raise typer.Exit(code)
+    if secrets_stdin:
+        take_secrets()
     loaded = load(job, overrides, name, cluster)
     if dry_run:
         refuse_bad_data(loaded)
@@ -111,6 +117,7 @@ def resume(
     ] = None,
     overrides: Overrides = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
 ) -> None:
     """Start an ended run again from its newest checkpoint."""
@@ -118,6 +125,8 @@ def resume(
     from clusterlm.cluster.status import find_run
     from clusterlm.cluster.submit import resume as send
 
+    if secrets_stdin:
+        take_secrets()
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
     if there := elsewhere.find(run):
@@ -217,10 +226,27 @@ def refuse_bad_data(loaded: LoadedJob) -> None:
 
 
 def _print_files(loaded: LoadedJob) -> None:
+    from clusterlm.cluster.secret_values import hidden, hide_secrets
     from clusterlm.cluster.submit import rendered
 
+    hide_secrets(secret_names(loaded.job))
     for file, text in rendered(loaded, loaded.job.name).items():
-        typer.echo(f"==> {file} <==\n{text}")
+        typer.echo(hidden(f"==> {file} <==\n{text}"))
+
+
+def secret_names(job: Job) -> list[str]:
+    """Of the run and of the build of its image."""
+    return [*job.secrets, *(job.image.build_secrets if job.image else [])]
+
+
+def take_secrets() -> None:
+    """Read the values of secrets from stdin, a JSON object."""
+    import sys
+
+    from clusterlm.cluster.secret_values import take_given
+    from clusterlm.node.private import MAX_BYTES
+
+    take_given(sys.stdin.read(MAX_BYTES + 1))
 
 
 def _print_submission(done: Submission, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusterlm.cluster.event_words import words_of
 from clusterlm.cluster.follow_place import Place
-from clusterlm.cluster.log_text import ErrorFilter, readable
+from clusterlm.cluster.log_text import ErrorFilter, readable, readable_lines
 from clusterlm.cluster.logs import (
     LogFile,
     Wanted,
@@ -28,6 +28,7 @@ from clusterlm.cluster.status import StatusReader
 from clusterlm.cluster.tail import Tail
 from clusterlm.node.files import read_jsonl
 from clusterlm.node.records import read_exits
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.paths import PHASES, AttemptPaths, RunPaths
 from clusterlm.supervise.causes import State
 from clusterlm.supervise.failure import plain_failure
@@ -135,9 +136,10 @@ class Follower:
         return files_of(AttemptPaths(root), self._wanted)
 
     def _show_lines(self, now: float, is_last: bool) -> bool:
-        more = False
+        # read anew at every look: a resume may bring other secrets
+        more, hide = False, redactor_of(self._run.secrets)
         for file, tail, errors in self._tails.values():
-            lines = [readable(raw) for raw in tail.read(now, is_last=is_last)]
+            lines = readable_lines(tail.read(now, is_last=is_last), hide)
             if self._wanted.errors:
                 lines = [line for line in lines if errors.passes(line)]
             label = file.label() if lines else ""

@@ -100,7 +100,7 @@ def submit_to_slurm(
     def send() -> str:
         return sbatch_once(Sending(run, phase, token, text, host or LocalHost(), tell))
 
-    with _private_files(), _environment_of_a_submission():
+    with _private_files(), _environment_of_a_submission(job):
         try:
             submitted = TemplateExecutor(run, send).submit(Supervisor(str(run.root), phase))
         except SendUnclear:
@@ -113,8 +113,9 @@ def submit_to_slurm(
     return Submitted(phase, str(submitted.job_id), tasks=tasks, submitted=at)
 
 
-def _environment_of_a_submission() -> AbstractContextManager[None]:
-    return environment.replaced(os.environ, environment.for_submission(os.environ))
+def _environment_of_a_submission(job: Job) -> AbstractContextManager[None]:
+    passed = environment.for_submission(os.environ, without=job.secrets)
+    return environment.replaced(os.environ, passed)
 
 
 def submit_locally(run: RunPaths, phase: Phase, after: str = "", *, token: str = "") -> Submitted:

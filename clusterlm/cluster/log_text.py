@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from clusterlm.node.redact import Redactor
 
 # CSI (colours, cursor), OSC (titles, links), and two-character escapes
 _ESCAPES = re.compile(
@@ -18,6 +21,18 @@ _ERROR = re.compile(
     r"|CUDA error|NCCL WARN|\bXid\b|slurmstepd-\S+: error|CANCELLED AT",
     re.IGNORECASE,
 )
+
+
+def readable_lines(raw: Iterable[bytes], hide: Redactor) -> list[str]:
+    """Lines of a log of a run, fit for a terminal and without its secrets."""
+    # afterwards: "s3c\x1b[0mret" is a secret only when the colours are gone
+    return hide.lines([readable(line) for line in raw])
+
+
+def readable_text(text: str) -> str:
+    """As `readable`, of some lines: a message that quotes what a file or a server has said."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return "\n".join(readable(line) for line in raw.split(b"\n"))
 
 
 def readable(raw: bytes) -> str:

@@ -18,10 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterlm.cluster.log_text import ErrorFilter, readable
+from clusterlm.cluster.log_text import ErrorFilter, readable, readable_lines
 from clusterlm.cluster.tail import Tail, last_lines
 from clusterlm.cluster.tasks import tasks_of
 from clusterlm.node.files import read_json
+from clusterlm.node.redact import Redactor
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.paths import PHASES, AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.history import JobRef, read_history
 
@@ -130,9 +132,9 @@ def newest_lines(run: RunPaths, wanted: Wanted, count: int) -> tuple[list[str], 
     groups[-1] += batch_files(run, wanted)
     lines: list[str] = []
     offsets: dict[Path, int] = {}
-    left = count
+    left, hide = count, redactor_of(run.secrets)
     for index in reversed(range(len(groups))):
-        own, ends = _lines_of(groups[index], wanted, left)
+        own, ends = _lines_of(groups[index], wanted, left, hide)
         left -= len(own)
         if own and len(attempts) > 1:
             attempt = attempts[index]
@@ -162,10 +164,10 @@ def title_of(attempt: AttemptPaths) -> str:
 
 
 def _lines_of(
-    files: list[LogFile], wanted: Wanted, count: int
+    files: list[LogFile], wanted: Wanted, count: int, hide: Redactor
 ) -> tuple[list[str], dict[Path, int]]:
     """The last lines of some files, a fair share of each, the newest file last; and their ends."""
-    taken = {file.path: _end_of(file, wanted, count) for file in files}
+    taken = {file.path: _end_of(file, wanted, count, hide) for file in files}
     newest = sorted(files, key=lambda file: _changed(file.path), reverse=True)
     shares = _fair_shares([len(taken[f.path][0]) for f in newest], count)
     lines: list[str] = []
@@ -175,22 +177,22 @@ def _lines_of(
     return lines, {path: offset for path, (_, offset) in taken.items()}
 
 
-def _end_of(file: LogFile, wanted: Wanted, count: int) -> tuple[list[str], int]:
+def _end_of(file: LogFile, wanted: Wanted, count: int, hide: Redactor) -> tuple[list[str], int]:
     if not wanted.errors or count == 0:
         raw, offset = last_lines(file.path, count)
-        return [readable(line) for line in raw], offset
+        return readable_lines(raw, hide), offset
     # errors may stand anywhere: the whole file passes by, the last `count` of them stay
     filtered = ErrorFilter()
     tail = Tail(file.path)
     kept: deque[str] = deque(maxlen=count)
-    kept.extend(line for line in _all_lines(tail) if filtered.passes(line))
+    kept.extend(line for line in _all_lines(tail, hide) if filtered.passes(line))
     return list(kept), tail.offset
 
 
-def _all_lines(tail: Tail) -> Iterator[str]:
+def _all_lines(tail: Tail, hide: Redactor) -> Iterator[str]:
     while not tail.is_at_end:
-        yield from map(readable, tail.read(0.0))
-    yield from map(readable, tail.read(0.0, is_last=True))
+        yield from readable_lines(tail.read(0.0), hide)
+    yield from readable_lines(tail.read(0.0, is_last=True), hide)
 
 
 def _fair_shares(lengths: list[int], total: int) -> list[int]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clusterlm import __version__
 from clusterlm.cluster.remote.git import code_of_run
+from clusterlm.cluster.secret_values import find_secrets
 from clusterlm.container import Container
 from clusterlm.data.fingerprint import fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
@@ -24,6 +25,9 @@ from clusterlm.spec.job import Job
 from clusterlm.spec.load import LoadedJob
 from clusterlm.supervise.history import record
 from clusterlm.weights.resized import KEY_IN_LOCK
+
+SHORTEST_IN_A_JOB = 8
+"""A shorter secret may be the word that it is in a job by chance."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +183,34 @@ def free_name(run: RunPaths) -> str:
 
 
 def secret_values(job: Job) -> dict[str, str]:
-    """The values of the job's secrets, from this environment.
+    """The values of the job's secrets.
 
     Raises:
-        ClusterLMError: one is not set.
+        ClusterLMError: one is nowhere, or stands in the job too.
     """
-    missing = [name for name in job.secrets if name not in os.environ]
-    if missing:
-        raise ClusterLMError(
-            f"secrets: {', '.join(missing)} not set in the environment\n"
-            f"  export {missing[0]}=... in the shell that submits, or leave it out of `secrets`"
-        )
-    return {name: os.environ[name] for name in job.secrets}
+    values = find_secrets(job.secrets, "secrets")
+    for place, text in _texts(job.model_dump(mode="json", by_alias=True)):
+        for name, value in values.items():
+            if len(value) >= SHORTEST_IN_A_JOB and value in text:
+                raise ClusterLMError(
+                    f"{place} holds the value of the secret {name}: it would stand in scripts and "
+                    f"in argv, where others can read it\n"
+                    f"  leave it out there; the job finds it in its environment, as ${name}"
+                )
+    return values
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree, keys too, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield place or "the job", str(key)
+            yield from _texts(item, f"{place}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{place}[{number}]")
 
 
 def spec_text(job: Job) -> str:

@@ -11,6 +11,7 @@ from clusterlm.cluster.records import Records
 from clusterlm.cluster.scheduler import Seen
 from clusterlm.node.progress import HIGH_WAIT
 from clusterlm.node.records import Progress
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.views import Verdict
 
@@ -108,6 +109,8 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
     history, progress = records.history, records.progress
     told = _failure_told(records, verdict)
     source, age_s = _source(records, sight, now)
+    # what ranks and scripts have written may be of a version, or a script, that hides nothing
+    hide = redactor_of(records.run.secrets)
     return RunStatus(
         run=records.run.name,
         cluster=history.cluster,
@@ -128,12 +131,17 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         task=_task(told, sight),
         rank=told.get("rank"),
         host=told.get("host"),
-        error=told.get("error"),
-        evidence=_evidence(verdict, sight),
+        error=hide.tree(told.get("error")),
+        evidence=hide(_evidence(verdict, sight)),
         trouble=sight.trouble if sight and not sight.is_blind else "",
         **_measured(progress),
-        doing=(progress.text or "") if progress and records.progress_is_current else "",
+        doing=hide(_doing(records)),
     )
+
+
+def _doing(records: Records) -> str:
+    progress = records.progress
+    return str(progress.text or "") if progress and records.progress_is_current else ""
 
 
 def _measured(progress: Progress | None) -> dict[str, float | None]:

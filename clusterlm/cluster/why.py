@@ -21,6 +21,7 @@ from clusterlm.cluster.tail import last_lines
 from clusterlm.cluster.tasks import attempt_of
 from clusterlm.node.extensions import WAITS
 from clusterlm.node.records import ExitRecord, read_exits
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.paths import AttemptPaths, Phase, RunPaths
 from clusterlm.supervise.causes import Cause, Restart, State
 from clusterlm.supervise.failure import root_failure
@@ -100,12 +101,19 @@ def _indented(lines: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def explain(run: RunPaths, status: RunStatus) -> Explanation:
-    """Explain the state that `status` shows.
+    """Explain the state that `status` shows, without the run's secrets.
 
     Args:
         run: the run.
         status: its line, looked up just now.
     """
+    found = _explain(run, status)
+    hide = redactor_of(run.secrets)
+    texts = {k: hide.tree(v) for k, v in vars(found).items() if type(v) in (str, tuple)}
+    return replace(found, **texts)
+
+
+def _explain(run: RunPaths, status: RunStatus) -> Explanation:
     base = Explanation(
         run=run.name,
         state=status.state,

@@ -48,7 +48,13 @@ from clusterlm.node.processes import (
     start,
 )
 from clusterlm.node.records import first_failure, read_exits, read_starts
-from clusterlm.node.secret_env import SECRET_NAMES, SecretsRefused, read_secrets
+from clusterlm.node.scrub import Scrubber
+from clusterlm.node.secret_env import (
+    SECRET_NAMES,
+    SecretsRefused,
+    read_secrets,
+    redactor_in,
+)
 
 LOOK_EVERY_S = 0.5
 STOP_GRACE_S = 120.0
@@ -92,6 +98,7 @@ class Agent:
         log = self._dir / "logs" / f"node{self._node_rank}.log"
         try:
             env = child_environment(os.environ, self._node_rank, self._num_ranks)
+            self._scrubber = Scrubber(log, redactor_in(env))
             self._child = start(command, env=env, log=log, own_session=True)
         except SecretsRefused as error:
             self._say(f"secrets refused: {error}")
@@ -104,11 +111,13 @@ class Agent:
         self._say(f"{self._num_ranks} ranks on {self._host}, started {self._child.pid}")
         returncode = self._wait()
         self._sweep()
+        self._scrubber.look(to_the_end=True)
         return self._exit_code(returncode)
 
     def _wait(self) -> int:
         while (returncode := reap(self._child)) is None:
             self._wakeup.sleep(LOOK_EVERY_S)
+            self._scrubber.look()
             if has_appeared(self._dir / "abort.json"):
                 self._say("abort.json: killing everything")
                 self._kill_all()

@@ -37,6 +37,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BASE_CONSTRAINTS = ROOT / "base-constraints.txt"
 """What the base asks pip to keep; a pin that nothing can be installed with gives way."""
 SECRETS = Path("/run/secrets")
+SHORTEST = 4
+"""A shorter secret of a build is not looked for in its output: it stands anywhere by chance."""
 
 TOPS = ("torch", "functorch", "torchgen", "triton")
 """Packages that nothing may add a file to; other guarded ones share their folder (`nvidia`)."""

@@ -15,10 +15,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from clusterlm.node.image_build import (
     BASE,
@@ -26,6 +25,7 @@ from clusterlm.node.image_build import (
     CONSTRAINTS,
     EXIT_REFUSED,
     EXIT_REPLACED,
+    SHORTEST,
     allows,
     canonical,
     name_of,
@@ -33,11 +33,9 @@ from clusterlm.node.image_build import (
     secret_env,
     secret_values,
 )
+from clusterlm.node.redact import Redactor
 
 CACHE = Path("/root/.cache/pip")
-BLOTTED = "[secret]"
-# a shorter one is a word that stands anywhere
-_SHORTEST_SECRET = 4
 
 # "    evilpkg 1.0 depends on torch==2.9.9"; with an extra: "peft[x] 1.0 depends on ..."
 _DEPENDS = re.compile(r"^\s+(\S+ \S+) depends on (.+)$", re.MULTILINE)
@@ -87,11 +85,11 @@ def install(what: str, *, wheelhouse: str | None, no_deps: bool) -> None:
         argv += ["--no-cache-dir"]
     # an extra may have brought a clusterlm of the same version, which pip would leave
     argv += ["--no-deps", "--force-reinstall", what] if no_deps else ["-r", what]
-    secrets = secret_texts(secret_values())
-    code, output = _run(argv, _pip_env(), secrets)
+    hide = Redactor(secret_values(), shortest=SHORTEST)
+    code, output = _run(argv, _pip_env(), hide)
     while code and (names := _give_way(output)):
         print(f"the base's pin of {', '.join(names)} gives way: trying again", flush=True)
-        code, output = _run(argv, _pip_env(), secrets)
+        code, output = _run(argv, _pip_env(), hide)
     if code:
         base = json.loads(BASE.read_text())
         written = () if no_deps else Path(what).read_text().splitlines()
@@ -129,7 +127,7 @@ def _pip_env() -> dict[str, str]:
     }
 
 
-def _run(argv: list[str], env: dict[str, str], secrets: list[str]) -> tuple[int, str]:
+def _run(argv: list[str], env: dict[str, str], hide: Redactor) -> tuple[int, str]:
     """Exit code and output, which is shown as it comes."""
     lines = []
     with subprocess.Popen(
@@ -143,32 +141,9 @@ def _run(argv: list[str], env: dict[str, str], secrets: list[str]) -> tuple[int,
     ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
-            lines.append(blotted(line, secrets))
+            lines.append(hide(line))
             print(lines[-1], end="", flush=True)
     return pip.returncode, "".join(lines)
-
-
-def secret_texts(values: Iterable[str]) -> list[str]:
-    """Every form in which pip may print a secret, the longest first.
-
-    Of a URL the password counts too, or the user name where a token stands in its place.
-    """
-    whole = set()
-    for value in values:
-        parts = {value, *value.splitlines()}
-        if "://" in value:
-            url = urlsplit(value)
-            parts.add(url.password or url.username or "")
-        for part in {*parts, *map(unquote, parts)}:
-            whole |= {part, quote(part), quote(part, safe=""), quote_plus(part)}
-    return sorted((t for t in whole if len(t) >= _SHORTEST_SECRET), key=len, reverse=True)
-
-
-def blotted(text: str, secrets: list[str]) -> str:
-    """`text` without the secrets."""
-    for secret in secrets:
-        text = text.replace(secret, BLOTTED)
-    return text
 
 
 def explain(

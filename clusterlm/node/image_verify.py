@@ -40,6 +40,7 @@ from clusterlm.node.image_build import (
     refuse,
     secret_files,
 )
+from clusterlm.node.redact import Redactor
 
 # of the build and not of the image; LC_CTYPE is Python's own doing
 _NOT_ENV = {
@@ -232,11 +233,12 @@ def _refuse_secrets() -> None:
     left = [Path("/etc/pip.conf"), Path.home() / ".pip", Path.home() / ".config/pip", ROOT]
     left += [Path(p) for p in sys.path if p.endswith("-packages")]
     for secret in secret_files():
-        value = secret.read_bytes().strip()
-        if len(value) < _SHORTEST_SECRET:
+        value = secret.read_text(errors="replace").strip()
+        hide = Redactor([value], shortest=_SHORTEST_SECRET)
+        if not hide:
             continue
         for path in _small_texts(left):
-            if value in path.read_bytes():
+            if hide.places(path.read_bytes()):
                 refuse(
                     EXIT_REFUSED,
                     f"the value of the build secret {secret.name} is in {path}",

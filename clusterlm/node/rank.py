@@ -51,7 +51,8 @@ from clusterlm.node.processes import (
 )
 from clusterlm.node.progress import Fenced, refuse_if_fenced
 from clusterlm.node.records import ExitRecord, RankStart
-from clusterlm.node.secret_env import black_out, printable_argv
+from clusterlm.node.scrub import Scrubber
+from clusterlm.node.secret_env import printable_argv, redactor_in
 
 LOOK_EVERY_S = 0.5
 SAVE_PATIENCE_S = 22.0
@@ -109,6 +110,7 @@ class RankParent:
         self._ended_by: str | None = None
         self._started = self._ended = time.time()
         self._kills = count_kills()
+        self._hide = redactor_in(os.environ)
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._note_sigterm)
 
@@ -118,6 +120,7 @@ class RankParent:
         try:
             refuse_if_fenced()
             offset = self._write_header(log)
+            self._scrubber = Scrubber(log, self._hide, offset)
             self._child = start(self._command, env=_child_env(), log=log, own_session=False)
         except Fenced as error:
             self._ended_by = "fence"
@@ -126,6 +129,7 @@ class RankParent:
             return self._record(EXIT_NOT_STARTED, LastError(f"cannot start: {error}", None))
         self._record_start()
         returncode = self._wait()
+        self._scrubber.look(to_the_end=True)
         if returncode in (0, EXIT_RESUME):
             return self._record(returncode, LastError(None, None))
         return self._record(returncode, read_last_error(log, offset=offset))
@@ -136,6 +140,7 @@ class RankParent:
             reason = self._reason_to_end()
             if reason is not None:
                 self._end_child(reason)
+            self._scrubber.look()
             self._wakeup.sleep(LOOK_EVERY_S)
         self._ended = time.time()
         if self._sigterm_at is not None and returncode in (-signal.SIGKILL, -signal.SIGTERM):
@@ -212,8 +217,8 @@ class RankParent:
             time=self._ended,
             code=returncode if returncode >= 0 else None,
             signal=signal.Signals(-returncode).name if returncode < 0 else None,
-            error=found.error and black_out(found.error, os.environ),
-            traceback=found.traceback and black_out(found.traceback, os.environ),
+            error=found.error and self._hide(found.error),
+            traceback=found.traceback and self._hide(found.traceback),
             log=place.log_name,
             ended_by=self._ended_by,
             out_of_memory=(

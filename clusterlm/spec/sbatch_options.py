@@ -22,6 +22,9 @@ OWN_SBATCH_OPTIONS = {
     "--exclude": "write resources.exclude",
     "--exclusive": "write resources.exclusive: true",
     "--export": "write env",
+    "--export-file": "write env",
+    "--gid": "a job runs as you",
+    "--uid": "a job runs as you",
     "--gpus-per-node": "write resources.gpus_per_node",
     "--gres": "write resources.gpus_per_node and gpu_type",
     "--job-name": "write name",
@@ -46,9 +49,23 @@ OWN_SBATCH_OPTIONS = {
 """Options of sbatch that clusterlm writes itself."""
 
 
+_WHOLE = ("--gpus",)
+"""Options that are not ours and with which one of ours begins."""
+
+
 def refusals(options: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Number of each option that clusterlm writes itself, and what to write instead."""
     for number, option in enumerate(options):
         name = option.partition("=")[0]
-        if name in OWN_SBATCH_OPTIONS:
-            yield number, f"{name} is not accepted here: {OWN_SBATCH_OPTIONS[name]}"
+        if meant := _meant(name):
+            short = "" if meant == name else f" (for sbatch it is {meant})"
+            yield number, f"{name}{short} is not accepted here: {OWN_SBATCH_OPTIONS[meant]}"
+
+
+def _meant(name: str) -> str | None:
+    """The option of ours that sbatch takes `name` for: the beginning of one will do, `--wra=`."""
+    if name in OWN_SBATCH_OPTIONS:
+        return name
+    if name in _WHOLE:
+        return None
+    return next((own for own in OWN_SBATCH_OPTIONS if own.startswith(name)), None)

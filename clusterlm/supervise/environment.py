@@ -6,7 +6,7 @@ and in containers, secrets and PYTHONPATH included. So a short list passes, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 from clusterlm.container import is_passed
@@ -30,12 +30,17 @@ _PASS_PREFIXES = ("LC_", "SBATCH_", *_RUNTIMES)
 _JOB_PREFIXES = ("SLURM", "CUDA_VISIBLE", "ROCR_VISIBLE", "GPU_DEVICE", "NCCL_", "UCX_", "PMIX_")
 
 
-def for_submission(environ: Mapping[str, str]) -> dict[str, str]:
+def for_submission(environ: Mapping[str, str], *, without: Iterable[str] = ()) -> dict[str, str]:
     """What sbatch, or the local executor, passes on.
 
     SLURM_* of an allocation that the user happens to sit in must not reach the new job.
+
+    Args:
+        environ: of this process.
+        without: names of secrets: a proxy's URL may be one, and Slurm stores the environment.
     """
-    return {k: v for k, v in environ.items() if k in _PASS or k.startswith(_PASS_PREFIXES)}
+    passed = {k: v for k, v in environ.items() if k in _PASS or k.startswith(_PASS_PREFIXES)}
+    return {k: v for k, v in passed.items() if k not in set(without)}
 
 
 def for_step(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

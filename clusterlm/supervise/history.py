@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.node.files import append_json, read_jsonl
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.paths import Phase, RunPaths
 
 
@@ -98,7 +99,9 @@ def record(run: RunPaths, event: str, /, **fields: Any) -> None:
     """Append one event; a run directory that somebody has deleted does not come back by it."""
     if event != "created" and not run.events.exists():
         return
-    append_json(run.events, {"time": time.time(), "event": event, **fields})
+    # an error may quote what it was given
+    safe = redactor_of(run.secrets).tree(fields)
+    append_json(run.events, {"time": time.time(), "event": event, **safe})
 
 
 def read_history(run: RunPaths) -> History:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from clusterlm.errors import RunError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord
+from clusterlm.node.secret_env import redactor_of
 from clusterlm.paths import AttemptPaths, CachePaths, Phase, RunPaths
 from clusterlm.spec.job import Job
 from clusterlm.supervise import checkpoints, failure, judge, wiring
@@ -81,13 +82,14 @@ class PhaseRun:
 
     def end(self, verdict: Verdict) -> None:
         """Write the end of the run."""
-        fields = {
+        fields: dict[str, Any] = {
             "phase": self.phase,
             "state": verdict.state.value,
             "cause": verdict.cause.name if verdict.cause else None,
             **(_fields(verdict.finding) if verdict.finding else {}),
             "evidence": verdict.evidence,
         }
+        fields = redactor_of(self.run.secrets).tree(fields)
         record(self.run, "ended", **fields)
         end_all(self.run, self.allocation.head, fields)
 
@@ -247,7 +249,7 @@ class PhaseRun:
             "cause": finding.cause.name,
             "action": verdict.action.value if verdict.action else None,
             "newest_step": newest,
-            **_fields(finding),
+            **redactor_of(self.run.secrets).tree(_fields(finding)),
         }
         write_json(paths.exit, {**fields, "state": verdict.state.value, "time": time.time()})
         record(self.run, "attempt_ended", **fields)

@@ -219,14 +219,3 @@ def test_pins_of_the_base_give_way_but_never_what_is_guarded(
     assert (opt / "held.txt").read_text() == "rich==12.0\ntorch==2.5.0a0\n"
     # once given way, the same conflict ends the build
     assert image_pip._give_way(OTHER_CONFLICT) == []
-
-
-def test_a_secret_is_blotted_out_in_every_form() -> None:
-    url = "https://user:p%40ss+word@host/simple"
-    secrets = image_pip.secret_texts([url, "tok/en=1", "abc"])
-    shown = "at https://user:p%40ss+word@host/simple p@ss+word p%40ss%2Bword tok%2Fen%3D1 tok/en=1"
-    text = image_pip.blotted(shown, secrets)
-    assert "ss" not in text
-    assert "tok" not in text
-    # too short to be told from a word
-    assert image_pip.blotted("abc", secrets) == "abc"

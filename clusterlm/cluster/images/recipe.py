@@ -33,7 +33,7 @@ STACK_FILE = "requirements-train.txt"
 EXTRAS_FILE = "requirements.txt"
 WHEELHOUSE = "wheelhouse"
 
-_STEPS = ("image_build.py", "image_base.py", "image_pip.py", "image_verify.py")
+_STEPS = ("image_build.py", "image_base.py", "image_pip.py", "image_verify.py", "redact.py")
 _PACKAGES = (".whl", ".tar.gz", ".zip")
 
 

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, quote_plus, urlsplit
 
-from clusterlm.errors import ClusterLMError
+from clusterlm.cluster.secret_values import find_secrets
+from clusterlm.node.image_build import SHORTEST
+from clusterlm.node.redact import Redactor
 
-HIDDEN = "[secret]"
-_SHORTEST = 3
-"""A shorter value stands anywhere by chance."""
 _PREFIX = "clusterlm-build-"
 _IN_MEMORY = Path("/dev/shm")
 
 
 def build_secrets(names: Sequence[str]) -> dict[str, str]:
-    """The values of `image.build_secrets`, from this environment.
+    """The values of `image.build_secrets`, see `secret_values.py`.
 
     Raises:
-        ClusterLMError: one is not set.
+        ClusterLMError: one is nowhere.
     """
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise ClusterLMError(
-            f"image.build_secrets: {', '.join(missing)} not set in the environment\n"
-            f"  export {missing[0]}=... in the shell that builds, or leave it out of the list"
-        )
-    return {name: os.environ[name] for name in names}
+    return find_secrets(names, "image.build_secrets")
 
 
 @contextmanager
@@ -65,41 +56,6 @@ def _remove_remains(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def hider(values: Iterable[str]) -> Callable[[str], str]:
-    """A function that takes the values out of a line, however they are written there."""
-    forms = sorted({f for v in values for f in _forms(v)}, key=len, reverse=True)
-    if not forms:
-        return lambda line: line
-    pattern = re.compile("|".join(map(re.escape, forms)))
-    return lambda line: pattern.sub(HIDDEN, line)
-
-
-def _forms(value: str) -> Iterator[str]:
-    """A value plain, in a URL, in base64; of a URL also its password; of many lines each."""
-    for part in {value, value.strip(), *value.splitlines(), *_credentials(value)}:
-        if len(part.strip()) < _SHORTEST:
-            continue
-        yield part
-        yield quote(part, safe="")
-        yield quote(part)
-        yield quote_plus(part)
-        # as header values have it: alone, or behind a user name, which shifts it
-        for shift in range(3):
-            text = base64.b64encode(b"\0" * shift + part.encode()).decode()
-            # the first characters mix with what stands before, the last with what follows
-            inner = text[(0, 2, 3)[shift] :].rstrip("=")
-            inner = inner if (len(part.encode()) + shift) % 3 == 0 else inner[:-1]
-            if len(inner) >= 2 * _SHORTEST:
-                yield inner
-                yield inner.replace("+", "-").replace("/", "_")
-
-
-def _credentials(value: str) -> Iterator[str]:
-    try:
-        found = urlsplit(value)
-        if found.username and found.hostname:
-            yield f"{found.username}:{found.password or ''}"
-        if found.password or found.username:
-            yield found.password or found.username or ""
-    except ValueError:
-        return
+def hider(values: Iterable[str]) -> Redactor:
+    """What takes the values out of a line, however they are written there."""
+    return Redactor(values, shortest=SHORTEST)
