@@ -19,6 +19,7 @@ import torch
 
 from clusterlm.errors import WeightsError
 from clusterlm.weights.adapted import put_adapter_on
+from clusterlm.weights.whole_load import load_whole
 
 PROMPTS = (
     "The lighthouse keeper wrote one line every evening, and",
@@ -136,9 +137,7 @@ def _load(name: str, **how: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     trusted = bool(how.get("trust_remote_code"))
-    model = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, trust_remote_code=trusted
-    )
+    model = load_whole(AutoModelForCausalLM, name, dtype=torch.float32, trust_remote_code=trusted)
     return model.to(how.get("device") or "cpu").eval()
 
 
