@@ -128,7 +128,15 @@ def _write_one(
 
 
 def _apply(name: str, value: torch.Tensor, steps: Sequence[Any]) -> torch.Tensor:
-    for step in steps:
+    has_frozen = any(isinstance(step, Whole) and step.is_frozen for step in steps)
+    original = value.clone() if has_frozen else value
+    for number, step in enumerate(steps):
+        if (
+            isinstance(step, Whole)
+            and step.is_frozen
+            and not _is_new_table(name, step, original, steps[:number])
+        ):
+            continue
         try:
             value = step.applied(value.float())
         except WeightsError as error:
@@ -136,6 +144,26 @@ def _apply(name: str, value: torch.Tensor, steps: Sequence[Any]) -> torch.Tensor
         if not torch.isfinite(value).all():
             raise WeightsError(f"{name}: the merged weight holds NaN or infinity")
     return value.contiguous()
+
+
+def _is_new_table(name: str, step: Whole, original: torch.Tensor, before: Sequence[Any]) -> bool:
+    """Whether an adapter was trained over another table than the base has.
+
+    # A and B both have a LoRA of the head, and the head of the base beside it: that of B must not
+    # take the place of what A made of it
+
+    Raises:
+        WeightsError: it is another one, and an adapter before has changed the base's.
+    """
+    if torch.equal(step.value.float(), original.float()):
+        return False
+    if any(not (isinstance(one, Whole) and one.is_frozen) for one in before):
+        raise WeightsError(
+            f"{name}: the adapter was trained over another table than the base has, and an adapter "
+            "before it has changed that: what it did would be lost; merge one after the other, "
+            "each into the model that it was trained on"
+        )
+    return True
 
 
 def _written_from(
