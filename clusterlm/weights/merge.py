@@ -31,6 +31,7 @@ from clusterlm.weights.layout import read_config, read_layout
 from clusterlm.weights.numbers import FLOATS, NUM_BYTES
 from clusterlm.weights.rewrite import STORED_AS, Plan, plan_merge, write_merged
 from clusterlm.weights.sources import base_folder, copy_beside
+from clusterlm.weights.whole_load import faults_on_layout
 from clusterlm.weights.writer import MAX_SHARD_BYTES
 
 Say = Callable[[str], None]
@@ -97,6 +98,8 @@ def merge(job: MergeJob, folder: Path, *, say: Say) -> Merged:
     refuse_full_disk(base, folder, job.dtype)
     layout = read_layout(base, trust_remote_code=job.trust_remote_code)
     adapters = [read_changes(adapter, layout, scale=job.scale) for adapter in job.adapters]
+    for adapter in job.adapters:
+        refuse_partial(base, adapter, trust_remote_code=job.trust_remote_code)
     plan = plan_merge(layout, adapters)
     aside = folder.with_name(f".{folder.name}.merging")
     shutil.rmtree(aside, ignore_errors=True)
@@ -133,6 +136,12 @@ def refuse_quantised(base: Path, name: str) -> None:
             f"{name} is stored quantised ({method}); merge into the model that it was made from: "
             "--base NAME"
         )
+
+
+def refuse_partial(base: Path, adapter: Path, *, trust_remote_code: bool) -> None:
+    """Raise when peft would fill what the adapter's file lacks with numbers of its own."""
+    if faults := faults_on_layout(base, adapter, trust_remote_code=trust_remote_code):
+        raise WeightsError(f"{adapter}: is no whole adapter of {base}: {'; '.join(faults)}")
 
 
 def refuse_full_disk(base: Path, folder: Path, dtype: str | None) -> None:
