@@ -11,6 +11,7 @@
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
+    |       +-- SendUnclear       whether a job is in the queue is not known yet
     +-- SshError                  a cluster cannot be reached: address, host key, credentials
     |   +-- ConnectionLost        it broke half way: whether something happened there is not known
     +-- WeightsError              a model's files: not there, damaged, of a kind that is not read
@@ -101,6 +102,10 @@ class JobsLeft(SlurmError):
 
 class SlurmUnreachable(SlurmError):
     """The controller or the accounting database did not answer. Says nothing about any job."""
+
+
+class SendUnclear(SlurmUnreachable):
+    """Whether a job is in the queue is not known yet. The same key again finds it or sends it."""
 
 
 class SshError(ClusterLMError):

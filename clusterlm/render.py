@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clusterlm import __version__
 from clusterlm.container import Container, words_for_templates
 from clusterlm.errors import ClusterLMError
-from clusterlm.paths import CachePaths, ImagePaths, Phase, RunPaths, cache_dir, images_dir
+from clusterlm.image_paths import ImagePaths, images_dir
+from clusterlm.paths import CachePaths, Phase, RunPaths, cache_dir
 from clusterlm.spec.image import Image
 from clusterlm.spec.job import Job
 from clusterlm.spec.units import slurm_time
@@ -42,18 +43,10 @@ IMPORT_TIME_S = 2 * 3600
 class Launch:
     """What differs from one submission of a run to the next."""
 
-    folder: str = ""
-    """submitit's folder, for its usual command line."""
-    command: str | None = None
-    """submitit's command line for the batch step, already quoted, when it gave one."""
+    token: str = "TOKEN"
+    """Of this send, see `supervise/owner.py`."""
     dependency: str | None = None
     """`afterok:123`."""
-
-    @property
-    def batch_command(self) -> str:
-        """What the batch script becomes."""
-        python, folder = shlex.quote(sys.executable), shlex.quote(self.folder)
-        return self.command or f"{python} -u -m submitit.core._submit {folder}"
 
 
 def render_run(
@@ -108,9 +101,15 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
             dependency=launch.dependency,
             tasks=job.encode_tasks,
             submitit_dir=str(run.submitit),
-            command=launch.batch_command,
+            command=_batch_command(run, phase, launch.token),
         )
     )
+
+
+def _batch_command(run: RunPaths, phase: Phase, token: str) -> str:
+    """What the batch script becomes: the guard, then submitit with the supervisor."""
+    words = [sys.executable, "-u", "-m", "clusterlm.supervise.batch_step", str(run.root)]
+    return shlex.join([*words, phase, token])
 
 
 def _gpus(job: Job) -> str | None:

@@ -19,6 +19,7 @@ from clusterlm.cli import (
     data,
     doctor,
     dry_run,
+    fetch,
     images,
     importing,
     phases,
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
-    *(after, doctor, dry_run, scaling, phases),
+    *(after, doctor, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:
     group.register(app)

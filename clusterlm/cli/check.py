@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.cli.plan import bytes_of_checkpoints, warn_if_it_cannot_fit
-from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, refuse_bad_data
+from clusterlm.cli.submit import (
+    Cluster,
+    JobFile,
+    Overrides,
+    load,
+    refuse_bad_data,
+    with_cluster,
+)
 
 if TYPE_CHECKING:
     from clusterlm.spec.job import Job
@@ -35,6 +43,9 @@ def check(
 
     Exit code 1: the cluster cannot run it as it is.
     """
+    changes = with_cluster(overrides, cluster)
+    if not offline and (there := elsewhere.cluster_of(job, changes)):
+        raise typer.Exit(elsewhere.check(there, job, changes, ["--starts"] if starts else []))
     loaded = load(job, overrides, None, cluster)
     refuse_bad_data(loaded)
     if not offline and (loaded.job.cluster != "local" or loaded.job.image):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.cli.submit import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
@@ -59,6 +60,14 @@ def doctor(
     A small job looks at one or two nodes: do they see the folders, can they save there, are their
     clocks right. Exit code 1: something must be mended before a training.
     """
+    if cluster is not None and elsewhere.is_elsewhere(cluster):
+        words = [*(["--no-job"] if no_job else []), *(["--nodes-test"] if nodes_test else [])]
+        given = {"wait": wait, "partition": partition, "account": account, "qos": qos}
+        words += [f"--{key}={value}" for key, value in given.items() if value is not None]
+        # paths of the cluster: this machine knows nothing of them
+        words += [f"--folder={path}" for path in folder or []]
+        _there(cluster, words, run, as_json=as_json)
+        return
     from clusterlm.cluster.doctor.examine import Asked
     from clusterlm.cluster.host import LocalHost
 
@@ -68,6 +77,31 @@ def doctor(
     asked = Asked(profile, partition, account, qos, folders)
     probe = _look(name, asked, LocalHost(), None if no_job else wait, with_test=nodes_test)
     show(name, probe, save, as_json=as_json)
+
+
+def _there(cluster: str, words: list[str], run: str | None, *, as_json: bool) -> None:
+    """Let the clusterlm of the cluster look; what it found is kept here, too."""
+    from clusterlm.spec.probe import Probe
+
+    if run is not None:
+        # its logs are over there, and so is the comparison
+        there = ["--json"] if as_json else []
+        named = ["doctor", "--cluster", cluster, "--run", run]
+        raise typer.Exit(elsewhere.run_on(cluster, *named, *words, *there))
+    found: list[str] = []
+
+    def each(line: str) -> None:
+        if line.startswith("{"):
+            found.append(line)
+        else:
+            tell(line)
+
+    done = elsewhere.remote_of(cluster).live(
+        ["doctor", "--cluster", cluster, "--json", *words], each
+    )
+    if not found:
+        raise typer.Exit(2 if done.code is None else done.code or 2)
+    show(cluster, Probe.model_validate_json(found[-1]), None, as_json=as_json)
 
 
 def show(name: str, probe: Probe, save: Save | None, *, as_json: bool) -> None:
@@ -96,11 +130,6 @@ def _who(cluster: str | None, host: Host) -> tuple[str, Profile | None]:
     if cluster is None or cluster in RESERVED:
         return cluster or ("slurm" if host.has("sbatch") else "local"), None
     profile = find_profile(cluster)
-    if profile.host is not None:
-        raise ClusterLMError(
-            f"cluster {cluster} is reached over SSH ({profile.host}); log in there and run: "
-            "clusterlm doctor"
-        )
     use_folders(folders_of(profile))
     return cluster, profile
 

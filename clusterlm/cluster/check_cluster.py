@@ -132,7 +132,9 @@ def _slurm_on(host: Host, where: str) -> Verdict:
             "is it a login node of the cluster? Some sites need a line of `setup` in the profile:\n"
             "setup: [module load slurm]"
         )
-        return Verdict("slurm", False, f"no squeue on {where}: {_words(done)}", advice)
+        # 127: no such program, as in a shell
+        what = f"no squeue on {where}" if done.code == 127 else f"squeue fails on {where}"
+        return Verdict("slurm", False, f"{what}: {_words(done)}", advice)
     version = readable(done.out.strip().encode())
     missing = [program for program in PROGRAMS if not host.has(program)]
     if missing:

@@ -136,8 +136,10 @@ def _value_at(config: dict[str, Any], key: str) -> Any:
 def _persistence(config: dict[str, Any]) -> str | None:
     found = _value_at(config, "zero_optimization.stage3_param_persistence_threshold")
     if isinstance(found, int | float) and found >= 1e7:
+        # JSON has whole numbers that no float can hold
+        size = f"{found:g}" if found < 1e300 else "without end"
         return (
-            f"stage3_param_persistence_threshold {found:g}: weights below that stay whole on every "
+            f"stage3_param_persistence_threshold {size}: weights below that stay whole on every "
             'GPU, so stage 3 splits next to nothing; "auto" is ten times the model\'s width'
         )
     return None

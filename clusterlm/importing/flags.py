@@ -175,6 +175,6 @@ def _typed(name: str, values: list[str]) -> Any:
     if values[0].startswith(("{", "[")):
         try:
             return json.loads(" ".join(values))
-        except ValueError:
+        except (ValueError, RecursionError):
             return " ".join(values)
     return values[0] if len(values) == 1 else values

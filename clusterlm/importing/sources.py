@@ -69,7 +69,7 @@ def _sort_in(path: Path, sources: Sources) -> None:
     if path.suffix == ".json" or (text.lstrip()[:1] == "{" and not is_yaml):
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ClusterLMError(f"{shown} is no JSON: {error}") from error
         if not looks_like_deepspeed(values):
             raise ClusterLMError(f"{shown} is a JSON, but none of DeepSpeed; {ACCEPTED}")
@@ -152,7 +152,7 @@ def _read_written(text: str, named: str, draft: Draft, *, may_write: bool) -> No
     """The JSON that the script itself writes: `cat > ds.json <<EOF`."""
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         draft.note(named, "is written by the script, but is no JSON")
         return
     # the shell fills in $LR when the script runs
@@ -175,7 +175,7 @@ def _beside(named: str, sources: Sources) -> tuple[Path, dict[str, Any]] | None:
         path = script.parent / named
         try:
             values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if looks_like_deepspeed(values):
             return path, values

@@ -35,6 +35,7 @@ from clusterlm.node.progress import Fenced, refuse_if_fenced
 
 AT_REST_S = 5.0
 
+_REMOVED = ".removed"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _FILE_NAME = re.compile(r"checkpoint-(\d+)(?:\.\w+)?")
 
@@ -141,6 +142,9 @@ def prune(root: str | Path, keep: int, *, full: bool = False) -> list[Path]:
         raise ValueError(f"keep={keep}: at least one checkpoint must stay")
     num_whole = 0
     removed = []
+    for left in Path(root).glob(f".*{_REMOVED}"):
+        # a removal that a kill cut off
+        shutil.rmtree(left, ignore_errors=True)
     for path in _newest_first(Path(root)):
         if not (path / MANIFEST).is_file():
             continue
@@ -181,9 +185,13 @@ def _last_change(path: Path) -> float | None:
 
 
 def _remove(folder: Path) -> None:
-    # the seal first: a removal that is cut off must not leave something that looks whole
-    (folder / MANIFEST).unlink()
-    shutil.rmtree(folder)
+    # the name first: a removal that is cut off must leave nothing that looks whole, nor anything
+    # that nobody removes
+    aside = folder.with_name(f".{folder.name}{_REMOVED}")
+    if aside.exists():
+        shutil.rmtree(aside)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def main(argv: Sequence[str]) -> int:

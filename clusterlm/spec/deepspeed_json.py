@@ -6,12 +6,20 @@ what both say must be the same (`rules_strategy.py`); what works and may surpris
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-LARGEST = 4 * 2**20
+from clusterlm.spec.json_files import NoJsonError, read_json_file
+from clusterlm.spec.wording import shown
+
+STAGES = (0, 1, 2, 3)
+SECTIONS = (
+    *("zero_optimization", "bf16", "fp16", "optimizer", "optimizer.params", "scheduler"),
+    *("scheduler.params", "zero_optimization.offload_optimizer", "zero_optimization.offload_param"),
+)
+"""Keys of the JSON that hold an object."""
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 # 1e9 elements are 2e9 bytes in a 16 bit type
 BYTES = 2
@@ -34,14 +42,29 @@ SAID_TWICE = (
 def read_deepspeed_json(path: str) -> dict[str, Any] | None:
     """What the file holds; None when it is not there or no JSON object."""
     try:
-        if not os.path.isabs(path) or os.path.getsize(path) > LARGEST:
-            return None
-        import json  # few jobs have such a file
-
-        config = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        config = read_json_file(path)
+    except NoJsonError:
         return None
     return config if isinstance(config, dict) else None
+
+
+def faults_of(path: str) -> Iterator[str]:
+    """Why DeepSpeed could not take the file, in words."""
+    try:
+        config = read_json_file(path)
+    except NoJsonError as error:
+        yield f"{shown(path)} is no JSON: {error}"
+        return
+    if not isinstance(config, dict):
+        yield f"{shown(path)} is no JSON object"
+        return
+    for key in SECTIONS:
+        found = value_at(config, key)
+        if found is not None and not isinstance(found, dict):
+            yield f"{key} is {shown(found)} there; DeepSpeed takes an object: {{...}}"
+    stage = value_at(config, "zero_optimization.stage")
+    if stage is not None and (isinstance(stage, bool) or stage not in STAGES):
+        yield f"zero_optimization.stage is {shown(stage)} there; write 0, 1, 2 or 3"
 
 
 def value_at(config: dict[str, Any], key: str) -> Any:
@@ -136,4 +159,8 @@ def _autos(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and value is not True else 0.0
+    try:
+        return float(value) if isinstance(value, int | float) and value is not True else 0.0
+    except OverflowError:
+        # JSON has whole numbers of any length
+        return math.inf

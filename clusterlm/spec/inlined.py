@@ -38,6 +38,9 @@ def _read(path: str) -> tuple[dict[str, Any], str | None]:
     import json  # few jobs have such a file
 
     try:
+        # a device or a pipe would be read for ever
+        if not os.path.isfile(path):
+            raise FileNotFoundError(path)
         if os.path.getsize(path) > LARGEST_JSON:
             return {}, f"{shown(path)} is larger than 1 MiB; this is no list of layers"
         with open(path, encoding="utf-8") as file:
@@ -47,7 +50,7 @@ def _read(path: str) -> tuple[dict[str, Any], str | None]:
             {},
             f"there is no file {shown(path)}; write {{q_proj: 8}}, or the path of such a JSON",
         )
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"{shown(path)} is no JSON: {error}"
     if not isinstance(content, dict):
         return {}, f'{shown(path)} is no JSON object such as {{"q_proj": 8}}'

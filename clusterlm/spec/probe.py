@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clusterlm.node.files import write_atomically
-from clusterlm.spec.clusters import clusters_file
+from clusterlm.spec.local_folders import clusters_file
 from clusterlm.spec.resources import GpuRequest
 
 

@@ -2,9 +2,10 @@
 
 A rule reads a job whose paths are absolute and yields problems. It names the sections it reads;
 when one of them has mistakes of its own, the rule is left out and the others still run. Rules about
-the data stand in `rules_data.py`, about the training in `rules_training.py`, about the image in
-`rules_image.py`, about what of a model is trained in `rules_modes.py`, those that look at the disk
-in `rules_files.py`.
+the data stand in `rules_data.py`, about the training in `rules_training.py` and, where they are
+transformers' own words, in `rules_further.py`, about the image in
+`rules_image.py`, about what of a model is trained in `rules_modes.py` and whether it has such
+layers in `rules_layers.py`, those that look at the disk in `rules_files.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from clusterlm.errors import Problem
 from clusterlm.spec import (
     rules_data,
     rules_files,
+    rules_further,
     rules_image,
+    rules_layers,
     rules_model,
     rules_modes,
     rules_speed,
@@ -158,8 +161,10 @@ Rule = tuple[Callable[[Job], Iterator[Problem]], tuple[str, ...]]
 
 RULES: tuple[Rule, ...] = (
     *rules_training.RULES,
+    *rules_further.RULES,
     *rules_model.RULES,
     *rules_modes.RULES,
+    *rules_layers.RULES,
     *rules_strategy.RULES,
     *rules_speed.RULES,
     *rules_vocabulary.RULES,

@@ -9,13 +9,13 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from clusterlm.errors import Problem
 from clusterlm.spec.base import HUB_NAME
 from clusterlm.spec.chat_template import BUILT_IN_TEMPLATES, is_file, is_inline
 from clusterlm.spec.job import Job
+from clusterlm.spec.json_files import NoJsonError, read_json_file
 from clusterlm.spec.python_files import definition_problem, is_installed
 from clusterlm.spec.rules_data import named_sources
 from clusterlm.spec.sources import CustomSource
@@ -24,7 +24,6 @@ from clusterlm.spec.wording import did_you_mean, shown
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 """What the longest sequence is called, by model family; the first that is there counts."""
-LARGEST_JSON = 4 * 2**20
 DATA_ENDINGS = (
     *(".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"),
     *(".gz", ".zst", ".md", ".html", ".xml"),
@@ -185,12 +184,8 @@ def _context(config: Any) -> int | None:
 def _read_json(path: str) -> Any:
     """What the file holds; None when it is not there or no JSON."""
     try:
-        if not os.path.isabs(path) or os.path.getsize(path) > LARGEST_JSON:
-            return None
-        import json  # few jobs have such a file
-
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json_file(path)
+    except NoJsonError:
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from clusterlm.errors import Problem
-from clusterlm.spec.deepspeed_json import odd_in_json, read_deepspeed_json, value_at
+from clusterlm.spec.deepspeed_json import faults_of, odd_in_json, read_deepspeed_json, value_at
 from clusterlm.spec.job import Job
 from clusterlm.spec.train import DeepSpeed
 from clusterlm.spec.wording import shown
@@ -76,9 +76,10 @@ def deepspeed_json_agrees(job: Job) -> Iterator[Problem]:
     if not os.path.isfile(path):
         yield Problem(where, f"there is no file {shown(path)}")
         return
+    faults = list(faults_of(path))
+    yield from (Problem(where, fault) for fault in faults)
     config = read_deepspeed_json(path)
-    if config is None:
-        yield Problem(where, f"{shown(path)} is no JSON object")
+    if faults or config is None:
         return
     for key, wanted, ours in _deepspeed_pairs(job):
         found = value_at(config, key)

@@ -64,9 +64,9 @@ class Train(Spec):
     """{stage: 2}, or the path of a DeepSpeed JSON, used as it is; default: stage auto."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Arithmetic of the forward and backward pass; fp16 needs a GPU and scales the loss."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=1_000_000)
     """Passes over the data, unless max_steps is given."""
-    max_steps: Count | None = Field(None, ge=1)
+    max_steps: Count | None = Field(None, ge=1, le=10**12)
     """Optimizer steps; goes before epochs."""
     micro_batch_size: int = Field(1, ge=1)
     """Blocks per rank and forward pass."""
@@ -79,7 +79,7 @@ class Train(Spec):
     """Highest learning rate."""
     lr_scheduler: Line = "cosine"
     """Name of a transformers scheduler: cosine, linear, constant_with_warmup, ..."""
-    warmup: float = Field(0.0, ge=0)
+    warmup: float = Field(0.0, ge=0, le=10**12)
     """Steps of warm-up; below 1: share of all steps."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW weight decay."""

@@ -72,11 +72,23 @@ _LIMIT = re.compile(
     r"(?P<rest>[A-Za-z]*)"
 )
 _WHAT = {
-    **{"cpu": "CPUs", "gres": "GPUs", "memlimit": "memory", "memory": "memory", "mem": "memory"},
-    **{"node": "nodes", "job": "running jobs", "jobs": "running jobs"},
-    **{"submitjob": "submitted jobs", "submitjobs": "submitted jobs"},
-    **{"wallduration": "run time", "wall": "run time", "time": "run time"},
-    **{"billing": "billed units", "energy": "energy", "bb": "burst buffer", "license": "licences"},
+    "cpu": "CPUs",
+    "gres": "GPUs",
+    "memlimit": "memory",
+    "memory": "memory",
+    "mem": "memory",
+    "node": "nodes",
+    "job": "running jobs",
+    "jobs": "running jobs",
+    "submitjob": "submitted jobs",
+    "submitjobs": "submitted jobs",
+    "wallduration": "run time",
+    "wall": "run time",
+    "time": "run time",
+    "billing": "billed units",
+    "energy": "energy",
+    "bb": "burst buffer",
+    "license": "licences",
 }
 
 

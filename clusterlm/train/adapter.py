@@ -16,6 +16,7 @@ from typing import Any
 import peft
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
@@ -23,16 +24,20 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.model import Adapter
 from clusterlm.spec.wording import one_line
 from clusterlm.train.adapter_start import Sample, begin
+from clusterlm.train.whole_load import explain_adapter, refuse_partial_adapter
 from clusterlm.weights.files import ADAPTER_CONFIG
 
 __all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
 
+WRAPPED = "base_model.model."
+"""What peft puts before the names of the base."""
 TOLD_BY_PEFT: tuple[tuple[str, type[Warning]], ...] = (
     # it asks transformers 5 under a name that is to go
     ("`is_gradient_checkpointing`", FutureWarning),
     # `_tied_words` knows what was asked for
     (".*tie_word_embeddings.*", UserWarning),
-    # an error here
+    # errors here
+    ("Found missing adapter keys", UserWarning),
     (".*_pattern keys did not match", RuntimeWarning),
     # `adapter_start.py` makes the conversion that peft cannot
     ("Using Rank-Stabilized LoRA with", UserWarning),
@@ -225,7 +230,12 @@ def _tied_words(adapter: Adapter, config_class: Any) -> str:
 
 
 def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
-    names = [name for name, module in adapted.named_modules() if hasattr(module, "lora_A")]
+    # as the base calls them: peft looks for these, and a pattern may begin with ^model
+    names = [
+        name.removeprefix(WRAPPED)
+        for name, module in adapted.named_modules()
+        if hasattr(module, "lora_A")
+    ]
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(adapter, key):
             # as peft matches them
@@ -233,7 +243,7 @@ def _refuse_unmatched_patterns(adapter: Adapter, adapted: Any) -> None:
                 shown = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
                 raise TrainError(
                     f"model.adapter.{key}: {pattern} is no layer that gets an adapter; "
-                    f"those that do: {shown}, with names such as {names[0].split('model.', 1)[-1]}"
+                    f"those that do: {shown}, with names such as {names[0]}"
                 )
 
 
@@ -242,14 +252,16 @@ def _continued(model: Any, folder: str, *, one_type: bool) -> Any:
     if not (Path(folder) / ADAPTER_CONFIG).is_file():
         raise TrainError(f"model.adapter.continue_from: {folder} holds no adapter_config.json")
     try:
-        return PeftModel.from_pretrained(
+        adapted = PeftModel.from_pretrained(
             model, folder, is_trainable=True, autocast_adapter_dtype=not one_type
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        text = one_line(error, 600)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise TrainError(
-            f"model.adapter.continue_from: the adapter in {folder} does not fit the model: {text}"
+            f"model.adapter.continue_from: the adapter in {folder} does not fit the model: "
+            f"{explain_adapter(folder, error)}"
         ) from error
+    refuse_partial_adapter(adapted, folder)
+    return adapted
 
 
 def _train_in_float32(model: Any) -> None:

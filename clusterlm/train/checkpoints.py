@@ -147,9 +147,10 @@ class CheckpointStore:
         seal(folder, step=step, attempt=self.attempt)
         sealed = self._now()
         prune(self.root, keep=self.keep)
-        for converted in self.root.glob("universal-*"):
-            # cut anew of an older one for the ranks of this attempt, see `universal.py`
-            shutil.rmtree(converted, ignore_errors=True)
+        for pattern in ("universal-*", ".universal-*.making"):
+            for converted in self.root.glob(pattern):
+                # cut anew of an older one for the ranks of this attempt, see `universal.py`
+                shutil.rmtree(converted, ignore_errors=True)
         stalled = (sealed if went_on is None else went_on) - began
         self._report(Saved(step, sealed - began, stalled))
 

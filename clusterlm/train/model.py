@@ -29,6 +29,7 @@ from clusterlm.train.classes import AUTO, auto_class, find_model_class
 from clusterlm.train.new_tokens import choose_tokens
 from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
 from clusterlm.train.trainable import choose_trainable
+from clusterlm.train.whole_load import load_whole
 
 POSITIONS = "max_position_embeddings"
 # accepted by config classes without being among the keys they list
@@ -123,7 +124,8 @@ def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool
         check_vocabulary(asked.vocab, config, num_tokens)
         further["attn_implementation"] = _attention(job, model_class, config, on_cpu, say)
         loader = model_class or AutoModelForCausalLM
-        model = loader.from_pretrained(source, config=config, dtype=dtype, **origin, **further)
+        how = {"config": config, "dtype": dtype, **origin, **further}
+        model = load_whole(loader, source, may_miss=model_class is not None, say=say, **how)
     except (OSError, ValueError) as error:
         raise TrainError(_explain_unloaded(name, error)) from error
     if asked.quantization is not None:

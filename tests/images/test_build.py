@@ -17,7 +17,7 @@ from clusterlm.cluster.images import execute, space
 from clusterlm.cluster.images.build import ensure_image, find_image
 from clusterlm.cluster.images.record import read_record
 from clusterlm.errors import ImageError, TorchReplaced
-from clusterlm.paths import ImagePaths
+from clusterlm.image_paths import ImagePaths
 from tests.bed.docker import DockerBed
 from tests.images.tiny import collect, job_on, tiny_recipe, use_tiny
 

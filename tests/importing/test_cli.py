@@ -54,6 +54,7 @@ REFUSED = {
     "x.py": ("import torch", "is a program; give the script that starts it"),
     "x.json": ('{"a": 1}', "none of DeepSpeed"),
     "y.json": ("{", "is no JSON"),
+    "z.json": ("[" * 100_000, "is no JSON"),
     "x.yaml": ("name: a\ntrain: {}", "looks like a job.yaml already"),
     "z.yaml": ("a: [", "is no YAML"),
     "x.sh": ("ls\n", "there is no command that trains"),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterlm.node import manifest
+from clusterlm.node import seal as seal_module
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.manifest import MANIFEST, SealError
 from clusterlm.node.seal import (
@@ -215,6 +216,23 @@ def test_pruning_leaves_the_newest_whole_ones(
             assert step < kept[0]
             assert state != "half"
     assert set(whole) - set(kept) <= removed
+
+
+def test_a_removal_that_was_cut_off_leaves_nothing_that_grows(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        make(tmp_path, step)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seal_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(tmp_path, 2)
+    # what is half removed is no checkpoint any more, and goes away with the next removal
+    assert newest_verified(tmp_path).newest == tmp_path / "checkpoint-3"
+    prune(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_pruning_everything_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,29 @@ def change(job: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         else:
             holder[last] = value
     return job
+
+
+LAYER = "model.layers.0"
+WEIGHTS: dict[str, list[int]] = {
+    "model.embed_tokens.weight": [8, 2],
+    f"{LAYER}.self_attn.q_proj.weight": [2, 2],
+    f"{LAYER}.mlp.up_proj.weight": [4, 2],
+    f"{LAYER}.input_layernorm.weight": [2],
+    "model.norm.weight": [2],
+}
+
+
+def write_weights(folder: Path, *, cut: int, model_type: str = "llama") -> None:
+    """A model's folder; its file misses the last `cut` bytes."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    header, end = {}, 0
+    for name, shape in WEIGHTS.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(end)
+    (folder / "model.safetensors").write_bytes(content[: len(content) - cut])
 
 
 @pytest.fixture

@@ -10,9 +10,103 @@ GPUS = {"resources": {"gpus_per_node": 2}}
 TWO = {"resources": {"processes_per_node": 2}}
 BASE = {"model.name": "./model", "model.from_scratch": ...}
 ADAPTER = BASE | {"train.mode": "adapter"}
+HERE = {"model.name": "./llama", "model.from_scratch": ...}
+BESIDE = HERE | {"train.mode": "adapter"}
+SOME = HERE | {"train.mode": "partial"}
 STAGE_3 = ZERO | {"train.deepspeed": {"stage": 3}}
 
 TRAINING: list[Row] = [
+    (
+        "words_are_known",
+        {"train.log_level": "info", "train.report_to": ["wandb", "tensorboard"]},
+        {"train.report_to": ["wandb", "tensorbord"]},
+        "train.report_to",
+        "did you mean `tensorboard`?",
+    ),
+    (
+        "words_are_known",
+        {"train.hub_strategy": "end"},
+        {"train.log_level": "loud"},
+        "train.log_level",
+        "accepted: debug, info",
+    ),
+    (
+        "workers_are_there",
+        {"train.dataloader_num_workers": 1, "train.dataloader_prefetch_factor": 2},
+        {"train.dataloader_persistent_workers": True},
+        "train.dataloader_persistent_workers",
+        "add dataloader_num_workers",
+    ),
+    (
+        "optimizer_arguments_are_pairs",
+        {"train.optim": "sgd", "train.optim_args": "momentum=0.9, nesterov=True"},
+        {"train.optim_args": "momentum"},
+        "train.optim_args",
+        "no list of key=value",
+    ),
+    (
+        "scheduler_arguments_are_known",
+        {"train.lr_scheduler_kwargs": {"num_cycles": 0.5}},
+        {"train.lr_scheduler_kwargs": {"num_cycle": 0.5}},
+        "train.lr_scheduler_kwargs",
+        "cosine has no num_cycle; it takes num_cycles",
+    ),
+    (
+        "scheduler_arguments_are_known",
+        {"train.lr_scheduler": "linear", "train.lr_scheduler_kwargs": {}},
+        {"train.lr_scheduler_kwargs": 3},
+        "train.lr_scheduler_kwargs",
+        "write a mapping",
+    ),
+    (
+        "accelerator_config_is_known",
+        {"train.accelerator_config": {"non_blocking": True}},
+        {"train.accelerator_config": {"nonblocking": True}},
+        "train.accelerator_config",
+        "did you mean `non_blocking`?",
+    ),
+    (
+        "schedulers_that_watch_have_an_evaluation",
+        {"train.lr_scheduler": "greedy", "data.validation": {"fraction": 0.1}},
+        {"train.lr_scheduler": "reduce_lr_on_plateau"},
+        "train.lr_scheduler",
+        "add data.validation",
+    ),
+    (
+        "weights_are_whole",
+        HERE,
+        HERE | {"model.name": "./cut-off"},
+        "model.name",
+        "instead of",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"target_modules": ["q_proj", "lm_head"]}},
+        BESIDE | {"model.adapter": {"target_modules": ["qproj"]}},
+        "model.adapter.target_modules",
+        "did you mean `q_proj`?",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"modules_to_save": ["norm", "layers"]}},
+        BESIDE | {"model.adapter": {"target_modules": ["layers"]}},
+        "model.adapter.target_modules",
+        "no layer with a matrix is named",
+    ),
+    (
+        "adapter_names_layers",
+        BESIDE | {"model.adapter": {"rank_pattern": {"^model.layers.0.self_attn.q_proj": 2}}},
+        BESIDE | {"model.adapter": {"rank_pattern": {"norm": 2}}},
+        "model.adapter.rank_pattern",
+        "is no layer that gets an adapter",
+    ),
+    (
+        "trainable_names_parameters",
+        SOME | {"train.trainable": ["*.layers.0.*", "lm_head.*"]},
+        SOME | {"train.trainable": ["*.layers.7.*"]},
+        "train.trainable",
+        "names no parameter",
+    ),
     (
         "schedulers_have_what_they_need",
         {

@@ -92,3 +92,37 @@ def test_a_plain_json_has_nothing_odd(tmp_path: Path) -> None:
     path.write_text(json.dumps({"zero_optimization": {"stage": 2, "reduce_bucket_size": 2e8}}))
     assert list(odd_in_json(str(path), num_gpus=8)) == []
     assert list(odd_in_json(str(tmp_path / "none.json"), num_gpus=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{nope", "is no JSON: Expecting property name"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[1]", "is no JSON object"),
+        ('{"zero_optimization": true}', "zero_optimization is true there"),
+        ('{"zero_optimization": "auto"}', 'zero_optimization is "auto" there'),
+        ('{"bf16": [1]}', "bf16 is a list there"),
+        ('{"zero_optimization": {"stage": "auto"}}', "write 0, 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}', "takes an object"),
+    ],
+)
+def test_what_deepspeed_could_not_take_is_told_before_the_job_waits(
+    refuse: Refuse, folder: Path, text: str, says: str
+) -> None:
+    (folder / "ds.json").write_text(text)
+    found = refuse({"train.strategy": "deepspeed", "train.deepspeed": "ds.json"})
+    assert says in found["train.deepspeed"]
+
+
+def test_a_number_that_no_float_can_hold_is_only_large(load: Load, folder: Path) -> None:
+    zero = {"stage": 3, "stage3_param_persistence_threshold": 10**400}
+    (folder / "ds.json").write_text(json.dumps({"zero_optimization": zero}))
+    loaded = load({"train.strategy": "deepspeed", "train.deepspeed": "ds.json"})
+    assert any("keeps every weight" in note for note in loaded.notes)
+
+
+def test_what_is_no_file_is_never_read(refuse: Refuse) -> None:
+    # it would be read until the memory is full
+    found = refuse({"train.strategy": "deepspeed", "train.deepspeed": "/dev/zero"})
+    assert "there is no file" in found["train.deepspeed"]

@@ -10,7 +10,7 @@ import pytest
 
 from clusterlm.spec.load import load_job
 from clusterlm.spec.rules import RULES
-from tests.spec.conftest import Changes, Load, Refuse, right_job
+from tests.spec.conftest import Changes, Load, Refuse, right_job, write_weights
 from tests.spec.rows_data import DATA
 from tests.spec.rows_files import FILES
 from tests.spec.rows_general import GENERAL
@@ -34,6 +34,8 @@ except ImportError:
 @pytest.fixture
 def folder(folder: Path) -> Path:
     (folder / "empty").mkdir()
+    write_weights(folder / "llama", cut=0)
+    write_weights(folder / "cut-off", cut=1)
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text('{"max_position_embeddings": 128}')
     zero = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": 1}

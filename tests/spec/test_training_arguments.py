@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from clusterlm.spec import old_names
+from clusterlm.spec import old_names, rules_further
 from clusterlm.spec import training_arguments as table
 from clusterlm.spec.train import Train
 
@@ -68,3 +68,36 @@ def test_every_name_that_is_refused_or_read_is_one_of_the_tables() -> None:
     script = {"processing_class", "tokenizer", "tokenizer_name", "tokenizer_name_or_path"}
     harmless = {"overwrite_output_dir", "include_tokens_per_second", "warmup_ratio"}
     assert set(old_names.TRAIN) - known == script | harmless
+
+
+def test_what_schedulers_take_is_that_of_the_installed_transformers() -> None:
+    import inspect
+
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION as MADE_BY
+    from transformers.trainer_utils import SchedulerType
+
+    # what the trainer gives
+    given = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    for name, takes in rules_further.SCHEDULER_TAKES.items():
+        parameters = inspect.signature(MADE_BY[SchedulerType(name)]).parameters
+        assert set(takes) == set(parameters) - given, name
+    assert set(table.SCHEDULERS) == {
+        *rules_further.SCHEDULER_TAKES,
+        *rules_further.WATCHES_EVALUATION,
+    }
+
+
+def test_words_of_further_keys_are_those_of_the_installed_transformers() -> None:
+    from transformers.debug_utils import DebugOption
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.trainer_pt_utils import AcceleratorConfig
+    from transformers.trainer_utils import HubStrategy
+    from transformers.training_args import trainer_log_levels
+
+    choices = {key: set(words) for key, words in rules_further.CHOICES.items()}
+    assert choices["report_to"] == {"all", "none", *INTEGRATION_TO_CALLBACK}
+    assert choices["log_level"] == set(trainer_log_levels)
+    assert choices["hub_strategy"] == {option.value for option in HubStrategy}
+    assert choices["debug"] == {option.value for option in DebugOption}
+    found = {field.name for field in dataclasses.fields(AcceleratorConfig)}
+    assert set(rules_further.ACCELERATOR_KEYS) == found

@@ -12,7 +12,7 @@ from clusterlm.supervise.causes import Cause, Restart, State, cause_of_error
 from clusterlm.supervise.history import fold
 from clusterlm.supervise.judge import decide, judge_attempt
 from clusterlm.supervise.judge_run import SILENT_SUPERVISOR_S, judge_run
-from clusterlm.supervise.pending import REASONS, reason_in_words
+from clusterlm.supervise.pending import REASONS
 from clusterlm.supervise.slurm_states import LIFE_OF_STATE, JobRow, Life, first_word
 from clusterlm.supervise.views import (
     Action,

@@ -102,6 +102,27 @@ def test_what_does_not_fit_is_named(
         adapted(tiny_model, tokenizer, adapter)
 
 
+@pytest.mark.parametrize("start", ["^model.", "model.", ""])
+def test_a_pattern_may_name_a_layer_from_the_beginning(
+    start: str, tiny_model: Path, tokenizer: Any
+) -> None:
+    layer = "layers.0.self_attn.q_proj"
+    model = adapted(tiny_model, tokenizer, {"r": 4, "rank_pattern": {f"{start}{layer}": 2}})
+    ranks = {name: part.r["default"] for name, part in model.named_modules() if hasattr(part, "r")}
+    assert ranks.pop(f"base_model.model.model.{layer}") == 2
+    assert set(ranks.values()) == {4}
+
+
+def test_the_names_that_are_proposed_are_names_that_count(tiny_model: Path, tokenizer: Any) -> None:
+    with pytest.raises(TrainError) as caught:
+        adapted(tiny_model, tokenizer, {"rank_pattern": {"nope": 2}})
+    proposed = str(caught.value).rpartition(" ")[2]
+    assert proposed == "model.layers.0.self_attn.q_proj"
+    # with peft's own words before it peft would find nothing, and say nothing
+    with pytest.raises(TrainError, match="no layer that gets an adapter"):
+        adapted(tiny_model, tokenizer, {"rank_pattern": {f"model.{proposed}": 2}})
+
+
 def test_a_tied_matrix_that_is_saved_whole_stays_one(tied_model: Path, tokenizer: Any) -> None:
     lines: list[str] = []
     model = adapted(tied_model, tokenizer, {"modules_to_save": ["lm_head"]}, lines=lines)

@@ -86,5 +86,5 @@ def _gap(job: Job, probe: Probe, host: Host, now: float) -> Gap:
 def _script(job: Job, folder: Path) -> Path:
     run = RunPaths(runs_dir() / job.name)
     script = folder / "train.sbatch"
-    script.write_text(render_sbatch(job, run, "train", Launch(folder=str(run.submitit))))
+    script.write_text(render_sbatch(job, run, "train", Launch()))
     return script

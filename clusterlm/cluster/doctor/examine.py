@@ -16,7 +16,8 @@ from clusterlm.cluster.doctor.estimate import would_start
 from clusterlm.cluster.doctor.facts import facts_of
 from clusterlm.cluster.doctor.machine import folders_here, machine, version_here
 from clusterlm.cluster.host import Host
-from clusterlm.paths import cache_dir, images_dir, runs_dir
+from clusterlm.image_paths import images_dir
+from clusterlm.paths import cache_dir, runs_dir
 from clusterlm.spec.probe import Probe, ProbedPartition
 from clusterlm.spec.profile import Profile, ProfileResources
 from clusterlm.spec.resources import GpuRequest
