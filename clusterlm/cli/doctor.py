@@ -60,23 +60,48 @@ def doctor(
     A small job looks at one or two nodes: do they see the folders, can they save there, are their
     clocks right. Exit code 1: something must be mended before a training.
     """
+    if cluster is not None and elsewhere.is_elsewhere(cluster):
+        words = [*(["--no-job"] if no_job else []), *(["--nodes-test"] if nodes_test else [])]
+        given = {"wait": wait, "partition": partition, "account": account, "qos": qos}
+        words += [f"--{key}={value}" for key, value in given.items() if value is not None]
+        # paths of the cluster: this machine knows nothing of them
+        words += [f"--folder={path}" for path in folder or []]
+        _there(cluster, words, run, as_json=as_json)
+        return
     from clusterlm.cluster.doctor.examine import Asked
     from clusterlm.cluster.host import LocalHost
 
-    if cluster is not None and elsewhere.is_elsewhere(cluster):
-        words = _words(no_job, nodes_test, wait, partition, account, qos, folder)
-        if run:
-            raise typer.Exit(
-                elsewhere.run_on(cluster, "doctor", "--cluster", cluster, *words, "--run", run)
-            )
-        show(cluster, elsewhere.probe_of(cluster, words), None, as_json=as_json)
-        return
     name, profile = _who(cluster, LocalHost())
     save = _save_of(run) if run else None
     folders = tuple(path.expanduser().absolute() for path in folder or [])
     asked = Asked(profile, partition, account, qos, folders)
     probe = _look(name, asked, LocalHost(), None if no_job else wait, with_test=nodes_test)
     show(name, probe, save, as_json=as_json)
+
+
+def _there(cluster: str, words: list[str], run: str | None, *, as_json: bool) -> None:
+    """Let the clusterlm of the cluster look; what it found is kept here, too."""
+    from clusterlm.spec.probe import Probe
+
+    if run is not None:
+        # its logs are over there, and so is the comparison
+        there = ["--json"] if as_json else []
+        named = ["doctor", "--cluster", cluster, "--run", run]
+        raise typer.Exit(elsewhere.run_on(cluster, *named, *words, *there))
+    found: list[str] = []
+
+    def each(line: str) -> None:
+        if line.startswith("{"):
+            found.append(line)
+        else:
+            tell(line)
+
+    done = elsewhere.remote_of(cluster).live(
+        ["doctor", "--cluster", cluster, "--json", *words], each
+    )
+    if not found:
+        raise typer.Exit(2 if done.code is None else done.code or 2)
+    show(cluster, Probe.model_validate_json(found[-1]), None, as_json=as_json)
 
 
 def show(name: str, probe: Probe, save: Save | None, *, as_json: bool) -> None:
@@ -95,24 +120,6 @@ def show(name: str, probe: Probe, save: Save | None, *, as_json: bool) -> None:
         tell(f"kept in {file}")
     if any(finding.severity is Severity.BAD for finding in findings):
         raise typer.Exit(1)
-
-
-def _words(
-    no_job: bool,
-    nodes_test: bool,
-    wait: float,
-    partition: str | None,
-    account: str | None,
-    qos: str | None,
-    folder: list[Path] | None,
-) -> list[str]:
-    """The options again, for the clusterlm of another machine."""
-    words = ["--wait", f"{wait:g}"]
-    words += ["--no-job"] if no_job else []
-    words += ["--nodes-test"] if nodes_test else []
-    given = {"--partition": partition, "--account": account, "--qos": qos}
-    words += [word for option, value in given.items() if value for word in (option, value)]
-    return words + [word for path in folder or [] for word in ("--folder", str(path))]
 
 
 def _who(cluster: str | None, host: Host) -> tuple[str, Profile | None]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
     from clusterlm.cluster.remote.submit_elsewhere import Answer, Wish
     from clusterlm.cluster.run_status import RunStatus
-    from clusterlm.spec.probe import Probe
 
 
 def cluster_of(job: Path, overrides: Sequence[str] | None) -> str | None:
@@ -141,26 +140,6 @@ def run_on(cluster: str, *words: str) -> int:
     for line in done.err.splitlines():
         tell(_safe(line))
     return 2 if done.code is None else done.code
-
-
-def probe_of(cluster: str, options: Sequence[str]) -> Probe:
-    """What `clusterlm doctor` finds on a cluster; what it says on its way is told as it comes."""
-    from pydantic import ValidationError
-
-    from clusterlm.spec.probe import Probe
-
-    remote = remote_of(cluster)
-    held: list[str] = []
-
-    def each(line: str) -> None:
-        (held.append if line[:1] == "{" else tell)(line)
-
-    done = remote.live(["doctor", "--cluster", cluster, *options, "--json"], each)
-    try:
-        return Probe.model_validate_json(held[-1] if held else "")
-    except ValidationError:
-        # what it said instead has been told
-        raise ClusterLMError(f"{cluster}: doctor found nothing (exit code {done.code})") from None
 
 
 def logs(one: Elsewhere, options: Sequence[str], num_lines: int, *, follow: bool) -> int:

@@ -59,6 +59,11 @@ def test_a_refusal_is_told_in_sbatchs_own_words() -> None:
         assert estimate.wait_s(NOW) is None
 
 
+def test_words_that_are_not_known_are_no_refusal() -> None:
+    estimate = parse_estimate(Completed((), 0, "", "sbatch: Job 3 may start when it pleases"))
+    assert (estimate.refusal, estimate.wait_s(NOW)) == ("", None)
+
+
 def test_a_controller_that_is_away_refuses_nothing() -> None:
     with pytest.raises(SlurmUnreachable):
         would_start(FakeHost(sbatch=(1, "", UNREACHABLE)), [], None)

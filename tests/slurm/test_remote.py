@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from clusterlm.cluster.remote.bootstrap import bootstrap
+from clusterlm.spec.probe import Probe
 from tests.bed.cutting_proxy import CuttingProxy
 from tests.bed.slurm import SlurmBed
 from tests.bed.ssh_fixture import SshHome
@@ -148,3 +149,14 @@ def test_a_run_over_a_line_that_breaks(
 def status_of(types: Types) -> dict[str, int]:
     rows = json.loads(types("status", "far", "--json").stdout or "[]")
     return rows[0] if rows else {}
+
+
+def test_doctor_looks_over_there_and_what_it_found_is_kept_here(laptop: Path, types: Types) -> None:
+    done = types("doctor", "--cluster", "mine", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "looks at 2 of the nodes" in done.stderr
+    probe = Probe.model_validate_json(done.stdout)
+    assert [node.host for node in probe.nodes] == ["node1", "node2"]
+    assert all(folder.visible for folder in probe.folders)
+    kept = (laptop / "probes" / "mine.json").read_text()
+    assert Probe.model_validate_json(kept) == probe

@@ -49,8 +49,10 @@ def parse_estimate(done: Completed) -> Estimate:
         start = time.mktime(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
         nodes = _NODES.search(text)
         return Estimate(start, nodes=nodes[1] if nodes else "")
-    words = last_words(done).removeprefix("allocation failure: ")
-    return Estimate(None, refusal=words)
+    if done.is_ok:
+        # taken, in words that are not known
+        return Estimate(None)
+    return Estimate(None, refusal=last_words(done).removeprefix("allocation failure: "))
 
 
 def would_start(host: Host, options: Sequence[str], script: str | None = None) -> Estimate:
