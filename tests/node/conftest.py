@@ -16,13 +16,14 @@ import pytest
 
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord, read_exits
+from tests.bed.waiting import PATIENCE
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str = "it") -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
         time.sleep(0.02)
