@@ -50,7 +50,7 @@ def test_a_build_is_recorded_and_the_second_call_does_nothing(
     lines, tell = collect()
     began = time.monotonic()
     assert ensure_image(job, LocalHost(), tell=tell, may_build=False) == record
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert lines == []
 
 
