@@ -13,6 +13,8 @@ minute from when the line could be used again; and over there nothing half-done 
     refuse    cut, and new connections are refused for some seconds
     forget    open connections hear nothing any more, new ones are made: a router restarted
 
+Then files go there and back and a log is followed over such lines (`cut_files.py`, `cut_logs.py`).
+
 The first break comes up to 0.5 s after the submit has come to one of STAGES, or in the time of a
 whole one from its start; the further ones up to 3 s after the one before.
 """
@@ -40,6 +42,7 @@ from clusterlm.paths import RunPaths
 from tests.bed.config import BedConfig
 from tests.bed.fixture import start_free_bed
 from tests.bed.slurm import SlurmBed
+from tests.chaos import cut_files, cut_logs
 from tests.chaos.far import BACKENDS, FarCluster, Laptop, far_cluster, laptop
 
 KINDS = ("bytes", "moment", "stall", "refuse", "forget")
@@ -52,6 +55,7 @@ GIVEN_UP_S = 420.0
 WHOLE_S = 8.0
 """About what an undisturbed submit takes on a busy machine."""
 SENT_BYTES = 30_000
+LOG_CUTS = 20
 JOB = (
     "name: x\ncluster: openssh\nresources: {nodes: 1, cpus_per_node: 1, time: 5m}\n"
     "train: {command: [/bin/true]}\n"
@@ -109,7 +113,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="clusterlm-cuts-") as folder:
         bed = SlurmBed(BedConfig(asked.bed)) if asked.bed is not None else start_free_bed()
         try:
-            faults = campaign(bed, Path(folder), cases, asked.lines)
+            with far_cluster(bed, Path(folder)) as far:
+                faults = campaign(bed, far, Path(folder), cases, asked.lines)
+                faults += others(far, Path(folder), asked.seed)
         finally:
             if asked.bed is None:
                 bed.stop()
@@ -137,9 +143,22 @@ def plan(count: int, seed: int, weights: tuple[int, ...] = WEIGHTS) -> list[Case
     return cases
 
 
-def campaign(bed: SlurmBed, folder: Path, cases: list[Case], num_lines: int) -> list[str]:
+def others(far: FarCluster, folder: Path, seed: int) -> list[str]:
+    """Files and logs over such lines."""
+    faults = []
+    with laptop(far, folder / "others") as user:
+        for backend in BACKENDS:
+            faults += cut_files.go_there(far, user, backend, seed)
+            faults += cut_files.come_back(far, user, backend, seed)
+            faults += cut_logs.follow(far, user, backend, LOG_CUTS, seed)
+    return faults
+
+
+def campaign(
+    bed: SlurmBed, far: FarCluster, folder: Path, cases: list[Case], num_lines: int
+) -> list[str]:
     """Play all cases, and look at what is there when all is over; gives what is wrong at large."""
-    with far_cluster(bed, folder) as far, ExitStack() as open_lines:
+    with ExitStack() as open_lines:
         runs = folder / "runs"
         users = [
             open_lines.enter_context(laptop(far, folder / f"line{number}", runs=runs))

@@ -1,8 +1,8 @@
 """A login node in front of the bed, and laptops whose lines break at will, for the campaigns.
 
 The login node is a real sshd with a home of its own, whose profile knows the bed's Slurm. Over
-there every program is the true one; behind the guard of a job a line in a file stands for the
-training, so that a campaign takes minutes and not hours.
+there every program is the true one; behind the guard of the job of a run named `cut-..` a line in a
+file stands for the training, so that a campaign takes minutes and not hours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ BACKENDS = ("openssh", "paramiko")
 STAND_IN = """\
 import sys
 
-if "clusterlm.supervise.batch_step" in sys.orig_argv:
+# -u -m clusterlm.supervise.batch_step RUN PHASE TOKEN
+if "clusterlm.supervise.batch_step" in sys.orig_argv and "/runs/cut-" in sys.orig_argv[-3]:
     import submitit.core.submission as submission
 
     def train(folder):
@@ -93,7 +94,7 @@ class FarCluster:
 
 
 @contextmanager
-def far_cluster(bed: SlurmBed, folder: Path, *, stand_in: bool = True) -> Iterator[FarCluster]:
+def far_cluster(bed: SlurmBed, folder: Path) -> Iterator[FarCluster]:
     """Start it, with this clusterlm installed."""
     home = folder / "login"
     home.mkdir()
@@ -102,11 +103,10 @@ def far_cluster(bed: SlurmBed, folder: Path, *, stand_in: bool = True) -> Iterat
     (home / ".bash_profile").write_text("\n".join(["echo Welcome; echo quota >&2", *lines, ""]))
     local = LocalTransport(home)
     seed_packages(local, profile_of())
-    if stand_in:
-        [site] = (home / "shared/software").glob("*/lib/python*/site-packages")
-        (site / "stand_in_for_training.py").write_text(STAND_IN)
-        # behind packages.pth, which brings submitit
-        (site / "zz.pth").write_text("import stand_in_for_training\n")
+    [site] = (home / "shared/software").glob("*/lib/python*/site-packages")
+    (site / "stand_in_for_training.py").write_text(STAND_IN)
+    # behind packages.pth, which brings submitit
+    (site / "zz.pth").write_text("import stand_in_for_training\n")
     for name in BACKENDS:
         bootstrap(local, name, _profile(name), tell=lambda line: None)
     servers = SshBed(folder / "ssh")
