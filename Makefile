@@ -29,8 +29,10 @@ matrix: $(VENV)/.dev bed
 	  tests/train/test_other_ranks.py
 
 ## 200 submits that are killed at random instants, on a real Slurm: each must be one training.
+## And 200 from a laptop whose line to it is cut: submits, files and logs.
 chaos: $(VENV)/.dev bed
 	$(BIN)/python -m tests.chaos.kill_submit
+	$(BIN)/python -m tests.chaos.cut_submit
 
 ## Style and types only.
 check: $(VENV)/.dev

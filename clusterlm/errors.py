@@ -14,6 +14,7 @@
     |       +-- SendUnclear       whether a job is in the queue is not known yet
     +-- SshError                  a cluster cannot be reached: address, host key, credentials
     |   +-- ConnectionLost        it broke half way: whether something happened there is not known
+    |   +-- SshRefused            it was made; trying again is in vain: a full disk, no such file
     +-- WeightsError              a model's files: not there, damaged, of a kind that is not read
     +-- TrainError                the trainer: model, checkpoint, environment
         +-- Fenced                a newer attempt owns the run; this one must not write
@@ -114,6 +115,10 @@ class SshError(ClusterLMError):
 
 class ConnectionLost(SshError):
     """A connection broke during a call. What the call did over there has to be looked up."""
+
+
+class SshRefused(SshError):
+    """It is no matter of the connection: a further try would bring the same."""
 
 
 class WeightsError(ClusterLMError):

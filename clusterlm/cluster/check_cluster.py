@@ -117,7 +117,7 @@ def _steps_there(
 
 
 def _connection(transport: Transport) -> Verdict:
-    done = transport.run(["uname", "-n"], timeout_s=ASK_TIMEOUT_S)
+    done = transport.run(["uname", "-n"], timeout_s=ASK_TIMEOUT_S, doing="the first look")
     if done.is_ok:
         node = readable(done.out.strip().encode())
         return Verdict("connect", True, f"{transport.name}, node {node}")

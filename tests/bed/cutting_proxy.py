@@ -24,12 +24,16 @@ class CuttingProxy:
         self.port = int(self._listener.getsockname()[1])
         self.num_accepted = 0
         self.num_bytes = 0
+        self.cut_at = 0.0
+        """When connections were last broken, on the monotonic clock."""
         self._limit: int | None = None
         self._stalled = threading.Event()
+        self._refuses = threading.Event()
         self._delay_s = 0.0
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._forgotten: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
     def __enter__(self) -> "CuttingProxy":
@@ -50,10 +54,20 @@ class CuttingProxy:
         """Break every connection now."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
+        self.cut_at = time.monotonic()
         for pair in pairs:
             for side in pair:
                 with contextlib.suppress(OSError):
                     side.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self, is_refusing: bool = True) -> None:
+        """Close every new connection at once: a login node that restarts."""
+        (self._refuses.set if is_refusing else self._refuses.clear)()
+
+    def forget(self) -> None:
+        """Pass nothing on for those that are open, ever; a new one passes: a router restarted."""
+        with self._lock:
+            self._forgotten |= {near for near, _ in self._pairs}
 
     def cut_after(self, num_bytes: int) -> None:
         """Break all when so many more bytes have passed; once."""
@@ -78,6 +92,9 @@ class CuttingProxy:
             except OSError:
                 return
             self.num_accepted += 1
+            if self._refuses.is_set():
+                near.close()
+                continue
             try:
                 far = socket.create_connection((HOST, self.target))
             except OSError:
@@ -97,10 +114,19 @@ class CuttingProxy:
                 if self._stalled.is_set():
                     time.sleep(0.02)
                     continue
+                if near in self._forgotten:
+                    if self._is_cut(near):
+                        return
+                    time.sleep(0.1)
+                    continue
                 for key, _ in ready.select(timeout=0.2):
                     assert isinstance(key.fileobj, socket.socket)
                     if not self._pass_on(key.fileobj, key.data):
                         return
+
+    def _is_cut(self, near: socket.socket) -> bool:
+        with self._lock:
+            return all(near is not one for one, _ in self._pairs)
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> bool:
         try:

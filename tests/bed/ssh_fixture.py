@@ -105,6 +105,14 @@ class SshHome:
 @pytest.fixture(scope="session")
 def ssh_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshBed]:
     """All servers; rather use `ssh`."""
+    skip_without_ssh()
+    bed = SshBed(tmp_path_factory.mktemp("ssh"))
+    yield bed
+    bed.stop()
+
+
+def skip_without_ssh() -> None:
+    """Skip the test, or fail it in CI, with a sentence that says what to do."""
     absent = [
         name for name in ("ssh", "ssh-keygen", "ssh-keyscan", "ssh-agent") if not shutil.which(name)
     ]
@@ -113,9 +121,6 @@ def ssh_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshBed]:
         if os.environ.get("CI") == "true":
             pytest.fail(lack, pytrace=False)
         pytest.skip(lack)
-    bed = SshBed(tmp_path_factory.mktemp("ssh"))
-    yield bed
-    bed.stop()
 
 
 @pytest.fixture

@@ -32,7 +32,12 @@ class FakeTransport:
         self.name, self.is_closed = "anna@login", False
 
     def run(
-        self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        stdin: bytes | None = None,
+        doing: str = "",
     ) -> Completed:
         answer = self.answers[argv[0]]
         if isinstance(answer, Exception):

@@ -24,7 +24,7 @@ from clusterlm.cluster.remote import install_there
 from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path, profile_text
 from clusterlm.cluster.remote.wheelhouse import TargetPython, fetch_wheels
-from clusterlm.errors import ClusterLMError, ConnectionLost, SshError
+from clusterlm.errors import ClusterLMError, ConnectionLost, SshRefused
 from clusterlm.spec.probe import probe_file
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clusterlm.spec.profile import Profile
 
 PROBE_TIMEOUT_S = 60.0
+_INSTALLING = "the installation of clusterlm there"
 
 # what is asked first: one call, whatever shell and Pythons there are
 _PROBE = r"""
@@ -84,6 +85,7 @@ def bootstrap(
     wheelhouse: Path | None = None,
     extras: Sequence[str] | None = None,
     tell: Callable[[str], None],
+    answered: Callable[[], None] = lambda: None,
 ) -> Installed:
     """Make sure that this very clusterlm, and this profile, are on the cluster.
 
@@ -95,12 +97,14 @@ def bootstrap(
         extras: of clusterlm to install too, such as `train` for jobs without an image; None: those
             of the last time.
         tell: gets a line at each step that takes its time.
+        answered: called when the other side has been reached.
 
     Raises:
         SshError: no connection.
         ClusterLMError: no Python of 3.10 or newer there, no room, or no packages.
     """
     found = _probe(transport, name, profile)
+    answered()
     wanted = sorted(set(extras)) if extras is not None else found.extras
     code = software_name(profile)
     if found.ready != ready_text(profile) or wanted != found.extras:
@@ -134,7 +138,8 @@ def _probe(transport: Transport, name: str, profile: Profile) -> _Found:
         raise ClusterLMError(f"{name}: its profile has no `folder`: clusterlm clusters edit {name}")
     pythons = [profile.python] if profile.python else list(_CANDIDATES)
     argv = ["sh", "-c", _PROBE, "sh", profile.folder, software_name(profile), _FACTS, *pythons]
-    done = transport.run(argv, timeout_s=PROBE_TIMEOUT_S)
+    doing = "a look at what is installed there"
+    done = transport.run(argv, timeout_s=PROBE_TIMEOUT_S, doing=doing)
     if done.code is None:
         raise ConnectionLost(f"{name} gave no answer in {PROBE_TIMEOUT_S:.0f} s")
     if done.code:
@@ -196,7 +201,8 @@ def _install(
             "sh",
             f"{found.folder}/software/extras",
             " ".join(extras),
-        ]
+        ],
+        doing=_INSTALLING,
     )
 
 
@@ -220,6 +226,7 @@ def _run_installer(
         [found.python["executable"], "-I", "-", found.folder],
         source=io.BytesIO(text.encode()),
         sink=sink.as_file(),
+        doing=_INSTALLING,
     )
     lines = [readable(line.encode()) for line in done.err.splitlines() if line.strip()]
     return done.code, "\n".join(f"  {line}" for line in lines[-install_there.TAIL :])
@@ -258,7 +265,8 @@ def _write_profile(transport: Transport, name: str, profile: Profile, found: _Fo
     """The profile as the clusterlm there reads it: of a cluster that it stands on itself."""
     target = profile_path(found.folder, name)
     mark = profile_mark(profile)
-    done = transport.run(["head", "-n", "1", target])
+    doing = "a look at the profile there"
+    done = transport.run(["head", "-n", "1", target], doing=doing)
     if done.is_ok and done.out.strip() == mark:
         return
     probe = probe_file(name)
@@ -268,18 +276,22 @@ def _write_profile(transport: Transport, name: str, profile: Profile, found: _Fo
     _put(transport, profile_text(name, profile, found.folder, found.home).encode(), target)
 
 
-# written aside, compared with its size, renamed; never through a link
+# written aside, compared with its size, renamed; never through a link. Of one that was cut
+# nothing stays.
 _PUT = r"""
 umask 077
 mkdir -p "$(dirname "$1")" && cat > "$1.$$" &&
-[ "$(wc -c < "$1.$$")" -eq "$2" ] && mv -f "$1.$$" "$1"
+[ "$(wc -c < "$1.$$")" -eq "$2" ] && mv -f "$1.$$" "$1" || { rm -f "$1.$$"; exit 1; }
 """
 
 
 def _put(transport: Transport, data: bytes, target: str) -> None:
     done = transport.run(
-        ["sh", "-c", _PUT, "sh", target, str(len(data))], stdin=data, timeout_s=600.0
+        ["sh", "-c", _PUT, "sh", target, str(len(data))],
+        stdin=data,
+        timeout_s=600.0,
+        doing=_INSTALLING,
     )
     if not done.is_ok:
         words = readable(" ".join(done.err.split()).encode())
-        raise SshError(f"{transport.name}: {target} cannot be written there: {words}")
+        raise SshRefused(f"{transport.name}: {target} cannot be written there: {words}")

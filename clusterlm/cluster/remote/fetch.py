@@ -78,7 +78,14 @@ def fetch(
         here.parent.mkdir(parents=True, exist_ok=True)
         progress = now_and_then(inner, tell)
         python = remote.installed.python
-        fetch_file(remote.transport, f"{run_dir}/{path}", here, python=python, progress=progress)
+        fetch_file(
+            remote.transport,
+            f"{run_dir}/{path}",
+            here,
+            python=python,
+            progress=progress,
+            has_answered=True,
+        )
     _compare(aside)
     if target.is_dir():
         target.rmdir()

@@ -27,7 +27,7 @@ from clusterlm.cluster.remote.bootstrap import (
 from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path
 from clusterlm.cluster.remote.transport import Transport
-from clusterlm.errors import ClusterLMError, ConnectionLost, SshError
+from clusterlm.errors import ClusterLMError, ConnectionLost, SshError, SshRefused
 from clusterlm.spec.profile import Profile
 
 ANSWER_TIMEOUT_S = 120.0
@@ -56,6 +56,15 @@ shift 10
 exec "$software/bin/python" -m "$@"
 """
 
+_DOING = {
+    "look": "a look at which paths are there",
+    "missing": "a look at what is there already",
+    "take": "the sending of files",
+    "assemble": "the putting together of files",
+    "keep": "the sending of what is known of the code",
+    "listing": "a look at the files of the run",
+}
+
 _T = TypeVar("_T")
 
 
@@ -74,15 +83,21 @@ class Remote:
     profile: Profile
     transport: Transport
     tell: Callable[[str], None]
+    has_answered: bool = False
+    """In this process: what fails from then on is a network that may come back."""
 
     @cached_property
     def installed(self) -> Installed:
         """The clusterlm there; installed now if it is not there."""
-        return bootstrap(self.transport, self.name, self.profile, tell=self.tell)
+        return self.persist(self._bootstrap)
 
     @property
     def folder(self) -> str:
         return self.installed.folder
+
+    def persist(self, action: Callable[[], _T], *, for_s: float = PERSIST_S) -> _T:
+        """Do what may be done twice again while the connection breaks; see `persist` below."""
+        return persist(action, tell=self.tell, for_s=for_s, has_answered=lambda: self.has_answered)
 
     def ask(
         self,
@@ -106,7 +121,14 @@ class Remote:
             SshError: no connection.
             ConnectionLost: whether it was done is not known.
         """
-        return self._run(["clusterlm", *words], stdin, timeout_s, is_repeatable, code_state)
+        return self._run(
+            ["clusterlm", *words],
+            stdin,
+            timeout_s,
+            is_repeatable,
+            code_state,
+            doing=f"`clusterlm {words[0]}`",
+        )
 
     def there(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
         """Let `there.py` do one thing; gives its answer.
@@ -115,14 +137,21 @@ class Remote:
             ClusterLMError: it refused, in its own words.
         """
         words = ["clusterlm.cluster.remote.there", verb, self.folder]
-        done = self._run(words, json.dumps(request).encode(), ANSWER_TIMEOUT_S * 5, True, "")
+        done = self._run(
+            words,
+            json.dumps(request).encode(),
+            ANSWER_TIMEOUT_S * 5,
+            True,
+            "",
+            doing=_DOING[verb],
+        )
         return self._answer(done)
 
     def take(self, source: BinaryIO) -> None:
         """Send contents to the store there, as `there.take` reads them."""
         argv = self._argv(["clusterlm.cluster.remote.there", "take", self.folder], "apart", "")
         sink = io.BytesIO()
-        done = self.transport.pipe(argv, source=source, sink=sink)
+        done = self.transport.pipe(argv, source=source, sink=sink, doing=_DOING["take"])
         self._answer(Completed(done.argv, done.code, sink.getvalue().decode(), done.err))
 
     def live(
@@ -142,7 +171,13 @@ class Remote:
         argv = self._argv(["clusterlm", *words], outputs, code_state)
         for is_second in (False, True):
             lines = LineSink(lambda raw: self._line(raw, each))
-            done = self.transport.pipe(argv, source=io.BytesIO(stdin), sink=lines.as_file())
+            done = self.transport.pipe(
+                argv,
+                source=io.BytesIO(stdin),
+                sink=lines.as_file(),
+                doing=f"`clusterlm {words[0]}`",
+            )
+            self.has_answered = True
             lines.finish()
             if done.code != NOT_INSTALLED or is_second:
                 break
@@ -161,26 +196,34 @@ class Remote:
         timeout_s: float,
         is_repeatable: bool,
         code_state: str,
+        doing: str,
     ) -> Completed:
         argv = self._argv(words, "apart", code_state)
 
         def once() -> Completed:
-            done = self.transport.run(argv, stdin=stdin, timeout_s=timeout_s)
+            done = self.transport.run(argv, stdin=stdin, timeout_s=timeout_s, doing=doing)
+            self.has_answered = True
             if done.code is None:
                 raise ConnectionLost(f"{self.name} gave no answer in {timeout_s:.0f} s")
             return done
 
-        done = persist(once, tell=self.tell) if is_repeatable else once()
+        done = self.persist(once) if is_repeatable else once()
         if done.code == NOT_INSTALLED and _NOT_INSTALLED_WORD in done.err:
             self._install()
-            done = persist(once, tell=self.tell) if is_repeatable else once()
+            done = self.persist(once) if is_repeatable else once()
         return done
 
     def _install(self) -> None:
         # whatever was found before in this process has gone
-        self.__dict__["installed"] = bootstrap(
-            self.transport, self.name, self.profile, tell=self.tell
+        self.__dict__["installed"] = self.persist(self._bootstrap)
+
+    def _bootstrap(self) -> Installed:
+        return bootstrap(
+            self.transport, self.name, self.profile, tell=self.tell, answered=self._note_answer
         )
+
+    def _note_answer(self) -> None:
+        self.has_answered = True
 
     def _argv(self, words: list[str], outputs: str, code_state: str) -> list[str]:
         profile = self.profile
@@ -202,7 +245,7 @@ class Remote:
             raise ClusterLMError(f"{self.name}: {text or f'exit code {done.code}'}")
         answer = last_json(done.out.splitlines())
         if not isinstance(answer, dict):
-            raise SshError(f"{self.name}: what came back is no answer: {done.out[:200]!r}")
+            raise SshRefused(f"{self.name}: what came back is no answer: {done.out[:200]!r}")
         return answer
 
 
@@ -211,10 +254,20 @@ def persist(
     *,
     tell: Callable[[str], None],
     for_s: float = PERSIST_S,
+    has_answered: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> _T:
     """Do it again while the connection breaks; one that cannot be made at first is an error.
+
+    Args:
+        action: may be done twice.
+        tell: gets a line before each further try.
+        for_s: how long it is tried.
+        has_answered: the other side has been reached before: a connection that cannot be made is
+            one that has broken.
+        sleep: between tries.
+        clock: for `for_s`.
 
     Raises:
         SshError: it cannot be made; or no more.
@@ -224,9 +277,11 @@ def persist(
     while True:
         try:
             return action()
+        except SshRefused:
+            raise
         except SshError as error:
             is_lost = isinstance(error, ConnectionLost)
-            if (is_first and not is_lost) or clock() - began + wait > for_s:
+            if (is_first and not is_lost and not has_answered()) or clock() - began + wait > for_s:
                 raise
             tell(f"{error}; trying again in {wait:.0f} s")
             sleep(wait)

@@ -16,7 +16,7 @@ from clusterlm.cluster.remote.snapshot import spoken_size
 from clusterlm.cluster.remote.there import blob_path
 from clusterlm.cluster.remote.transfer import send_file
 from clusterlm.cluster.remote.tree import CHUNK, Tree
-from clusterlm.errors import ClusterLMError, ConnectionLost
+from clusterlm.errors import ClusterLMError, SshError, SshRefused
 
 if TYPE_CHECKING:
     from clusterlm.cluster.remote.forward import Remote
@@ -63,7 +63,10 @@ def send_contents(
         begun = clock()
         try:
             _send(remote, {sha: blobs[sha] for sha in lacking}, sources, tell)
-        except ConnectionLost as error:
+        except SshRefused:
+            raise
+        except SshError as error:
+            # also one that could not be made again: the look above came through
             tries += 1
             if tries >= TRIES_WITHOUT_PROGRESS:
                 raise

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from clusterlm.cluster.remote.address import Address
 from clusterlm.cluster.remote.master import Master
-from clusterlm.cluster.remote.talk import PIECE_BYTES, Session, SshTransport
+from clusterlm.cluster.remote.session import Session
+from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
 
 CLOSE_S = 5.0
 

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.talk import PIECE_BYTES, Session, SshTransport
+from clusterlm.cluster.remote.session import Session
+from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
 from clusterlm.errors import ConnectionLost, SshError
 
 try:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from clusterlm.cluster.remote import runs_elsewhere
-from clusterlm.cluster.remote.forward import Remote, last_json, persist
+from clusterlm.cluster.remote.forward import Remote, last_json
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.remote.shipment import (
     Arrived,
@@ -236,9 +236,7 @@ def _ask_until_answered(
     code_state: str,
     tell: Callable[[str], None],
 ) -> Answer:
-    return persist(
-        lambda: _live(remote, words, secrets, code_state, tell), tell=tell, for_s=PERSIST_S
-    )
+    return remote.persist(lambda: _live(remote, words, secrets, code_state, tell), for_s=PERSIST_S)
 
 
 def _live(

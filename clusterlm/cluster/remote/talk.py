@@ -14,12 +14,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from clusterlm.cluster.host import STOP_GRACE_S, Completed
 from clusterlm.cluster.remote.frames import Frame
 from clusterlm.cluster.remote.lines import LineCutter, last_lines
 from clusterlm.cluster.remote.login_shell import make_command
+from clusterlm.cluster.remote.session import Session
 from clusterlm.errors import ConnectionLost, SshError
 
 LOGIN_S = 90.0
@@ -30,31 +31,6 @@ JOIN_S = 5.0
 PIECE_BYTES = 256 * 1024
 QUEUED_PIECES = 32
 ERRORS_KEPT_BYTES = 256 * 1024
-
-
-class Session(Protocol):
-    """One program's way in and out. Reads block; `close` ends them."""
-
-    def read_out(self) -> bytes:
-        """Some bytes; none at the end."""
-
-    def read_err(self) -> bytes:
-        """Some bytes; none at the end."""
-
-    def write(self, data: bytes) -> None:
-        """All of it. OSError when nobody takes it."""
-
-    def close_input(self) -> None:
-        """The program sees the end of its input."""
-
-    def close(self) -> None:
-        """Give it up; what waits in a read or write comes back."""
-
-    def release(self) -> None:
-        """Free its files; nothing reads or writes any more."""
-
-    def exit_code(self) -> int | None:
-        """Of the login shell, None when the connection went first. Called after both ends."""
 
 
 class SshTransport(ABC):
@@ -69,10 +45,15 @@ class SshTransport(ABC):
         return self._name
 
     def run(
-        self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        stdin: bytes | None = None,
+        doing: str = "",
     ) -> Completed:
         out = io.BytesIO()
-        talk = _Talk(self, argv, deadline_s=timeout_s)
+        talk = _Talk(self, argv, deadline_s=timeout_s, doing=doing)
         # an empty input is not none: none may be left open
         talk.pump(io.BytesIO(stdin or b""), out.write)
         if talk.err.is_late:
@@ -95,6 +76,7 @@ class SshTransport(ABC):
         source: BinaryIO | None = None,
         sink: BinaryIO | None = None,
         moved: Callable[[int], None] = lambda count: None,
+        doing: str = "",
     ) -> Completed:
         """As `Transport.pipe`. A source that breaks off is to the program an input that ends."""
         out = io.BytesIO()
@@ -104,7 +86,7 @@ class SshTransport(ABC):
             if source is None:
                 moved(len(data))
 
-        talk = _Talk(self, argv, leash=source is None)
+        talk = _Talk(self, argv, leash=source is None, doing=doing)
         talk.pump(source, take, moved)
         return talk.completed(out.getvalue())
 
@@ -138,11 +120,13 @@ class _Talk:
         deadline_s: float | None = None,
         leash: bool = False,
         merged: bool = False,
+        doing: str = "",
     ) -> None:
         mark = secrets.token_hex(16)
         self.out, self.err = Frame(mark), Frame(mark)
         self._name = transport.name
         self._argv = tuple(argv)
+        self._doing = doing or f"`{argv[0]}`"
         self._deadline_s = deadline_s
         self._leash = leash
         self._errors = b""
@@ -240,8 +224,8 @@ class _Talk:
             return
         if time.monotonic() - began > limit_s:
             raise ConnectionLost(
-                f"{self._name}: `{self._argv[0]}` {what} in {limit_s:.0f} s; whether it ran or "
-                f"runs on is not known\n{last_lines(self.err.noise)}".rstrip()
+                f"{self._name}: {self._doing} {what} in {limit_s:.0f} s; whether it was done there "
+                f"is not known\n{last_lines(self.err.noise)}".rstrip()
             )
 
     def _failure(self) -> SshError:
@@ -250,8 +234,8 @@ class _Talk:
         if self.err.has_begun or code is None:
             said = last_lines(self._errors if self.err.has_begun else self.err.noise)
             return ConnectionLost(
-                f"{self._name}: the connection broke during `{self._argv[0]}`; whether it ran or "
-                f"runs on is not known\n{said}".rstrip()
+                f"{self._name}: the connection broke during {self._doing}; whether it was done "
+                f"there is not known\n{said}".rstrip()
             )
         said = last_lines(self.out.noise + b"\n" + self.err.noise)
         return SshError(

@@ -22,12 +22,13 @@ from typing import Any, BinaryIO
 from clusterlm.cluster.remote import far_files
 from clusterlm.cluster.remote.lines import last_lines
 from clusterlm.cluster.remote.transport import Transport
-from clusterlm.errors import ConnectionLost, SshError
+from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
 TRIES = 6
 """Connections in a row that break without a byte gained."""
 LONGEST_PAUSE_S = 30.0
 PIECE_BYTES = 1 << 20
+_DOING = {"take": "sending of", "give": "fetching of"}
 
 Progress = Callable[[int, int], None]
 """Gets the bytes that are there, and how many there will be."""
@@ -100,7 +101,7 @@ def send_file(
                 "take", str(size), sha256, str(at), mode_text, source=source, moved=moved
             )
             if "wrong" in answer and sent >= size:
-                raise SshError(f"{local}: it changed while it was sent; try again")
+                raise SshRefused(f"{local}: it changed while it was sent; try again")
             return "whole" in answer
 
         _until_done(once, transport, tries, pause)
@@ -117,8 +118,13 @@ def fetch_file(
     progress: Progress = lambda done, total: None,
     tries: int = TRIES,
     pause: Callable[[float], None] = time.sleep,
+    has_answered: bool = False,
 ) -> Moved:
-    """Fetch a file; folders above `local` are made. As `send_file`, the other way round."""
+    """Fetch a file; folders above `local` are made. As `send_file`, the other way round.
+
+    `has_answered`: the other side was reached before, so a connection that cannot be made is waited
+    for.
+    """
     far = _Far(transport, python, remote)
     local.parent.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {}
@@ -152,16 +158,16 @@ def fetch_file(
             part.unlink()
             told.clear()
             if got >= size:
-                raise SshError(f"{transport.name}:{remote}: it changed while it was fetched")
+                raise SshRefused(f"{transport.name}:{remote}: it changed while it was fetched")
             return False
         part.chmod(int(told["mode"]) & 0o777)
         part.replace(local)
         return True
 
     try:
-        _until_done(once, transport, tries, pause)
+        _until_done(once, transport, tries, pause, has_answered)
     except OSError as error:
-        raise SshError(f"{local}: {_why(error.errno, error.strerror or str(error))}") from error
+        raise SshRefused(f"{local}: {_why(error.errno, error.strerror or str(error))}") from error
     progress(int(told["size"]), int(told["size"]))
     return Moved(int(told["size"]), str(told["sha256"]), got)
 
@@ -171,10 +177,11 @@ def _until_done(
     transport: Transport,
     tries: int,
     pause: Callable[[float], None],
+    has_answered: bool = False,
 ) -> None:
     """Go on after every break, as long as each connection brings some bytes."""
     furthest = failures = 0
-    was_connected = False
+    was_connected = has_answered
 
     def gained(at: int) -> None:
         nonlocal furthest, failures, was_connected
@@ -189,7 +196,7 @@ def _until_done(
             reason: SshError = ConnectionLost(f"{transport.name}: the transfer broke off")
         except ConnectionLost as error:
             was_connected, reason = True, error
-        except _Refused:
+        except SshRefused:
             raise
         except SshError as error:
             # a network that went away may come back; one that never was there may not
@@ -202,16 +209,12 @@ def _until_done(
         pause(min(LONGEST_PAUSE_S, 2.0 ** (failures - 1)))
 
 
-class _Refused(SshError):
-    """The other machine said no: another try would say it again."""
-
-
 class _Far:
     """`far_files.py` over there, for one path."""
 
     def __init__(self, transport: Transport, python: str, path: str) -> None:
         if not path.startswith("/") or "\0" in path or path.endswith("/"):
-            raise SshError(f"{path!r}: write the absolute path of a file")
+            raise SshRefused(f"{path!r}: write the absolute path of a file")
         self._transport = transport
         self._python = python
         self._path = path
@@ -226,14 +229,15 @@ class _Far:
         moved: Callable[[int], None] = lambda count: None,
     ) -> dict[str, Any]:
         argv = [self._python, "-c", self._text, verb, self._path, *words]
-        done = self._transport.pipe(argv, source=source, sink=sink, moved=moved)
+        doing = f"the {_DOING.get(verb, 'look at')} {self._path}"
+        done = self._transport.pipe(argv, source=source, sink=sink, moved=moved, doing=doing)
         answer = _last_json(done.err)
         where = f"{self._transport.name}:{self._path}"
         if "errno" in answer:
-            raise _Refused(f"{where}: {_why(answer['errno'], str(answer['error']))}")
+            raise SshRefused(f"{where}: {_why(answer['errno'], str(answer['error']))}")
         if done.code != 0 or not answer and verb != "give":
             said = last_lines(done.err.encode())
-            raise _Refused(f"{where}: {self._python} there failed (exit {done.code}):\n{said}")
+            raise SshRefused(f"{where}: {self._python} there failed (exit {done.code}):\n{said}")
         return answer
 
 
@@ -260,7 +264,7 @@ def _opened(path: Path) -> Any:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise SshError(f"{path}: {error.strerror}") from error
+        raise SshRefused(f"{path}: {error.strerror}") from error
     with file:
         yield file
 

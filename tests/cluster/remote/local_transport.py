@@ -1,7 +1,9 @@
 """Another machine in seconds: this one, with another home and another PATH.
 
 Stands for SSH where a test is about what goes over it. `cuts` holds, for the calls of `pipe` to
-come, after how many bytes (both ways together) the connection breaks; None: not at all.
+come, after how many bytes (both ways together) the connection breaks; None: not at all. `fault`
+befalls every call but the very first when it is made for the first time: "refused", or the
+connection breaks "before" or "after" the program.
 """
 
 from __future__ import annotations
@@ -29,11 +31,17 @@ class LocalTransport:
         self.cuts: list[int | None] = []
         self.calls: list[list[str]] = []
         self.is_down = False
+        self.fault = ""
 
     def run(
-        self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        stdin: bytes | None = None,
+        doing: str = "",
     ) -> Completed:
-        self._note(argv)
+        fault = self._note(argv)
         try:
             done = subprocess.run(
                 self._in_shell(argv),
@@ -45,6 +53,8 @@ class LocalTransport:
             )
         except subprocess.TimeoutExpired:
             return Completed(tuple(argv), None, "", "late")
+        if fault:
+            raise ConnectionLost(f"{self.name}: the connection broke during {doing}")
         return Completed(tuple(argv), done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def stream(self, argv: Sequence[str], each: Callable[[str], None]) -> int:
@@ -60,8 +70,9 @@ class LocalTransport:
         source: BinaryIO | None = None,
         sink: BinaryIO | None = None,
         moved: Callable[[int], None] = lambda count: None,
+        doing: str = "",
     ) -> Completed:
-        self._note(argv)
+        fault = self._note(argv)
         left = self.cuts.pop(0) if self.cuts else None
         child = subprocess.Popen(
             self._in_shell(argv),
@@ -121,17 +132,21 @@ class LocalTransport:
             child.stdin.close()
         if failed:
             raise failed[0]
-        if is_cut.is_set():
-            raise ConnectionLost(f"{self.name}: the connection broke")
+        if is_cut.is_set() or fault:
+            raise ConnectionLost(f"{self.name}: the connection broke during {doing}")
         return Completed(tuple(argv), child.returncode, "", errors[0].decode())
 
     def close(self) -> None:
         pass
 
-    def _note(self, argv: Sequence[str]) -> None:
+    def _note(self, argv: Sequence[str]) -> str:
+        fault = "" if not self.calls or list(argv) in self.calls else self.fault
         self.calls.append(list(argv))
-        if self.is_down:
+        if self.is_down or fault == "refused":
             raise SshError(f"{self.name}: no route to host")
+        if fault == "before":
+            raise ConnectionLost(f"{self.name}: the connection broke")
+        return fault
 
     def _in_shell(self, argv: Sequence[str]) -> list[str]:
         return ["bash", "-lc", 'exec "$@"', "bash", *argv]

@@ -305,6 +305,25 @@ def test_a_submit_whose_answer_is_cut_is_one_run(
     assert len((there.home / "sbatch.calls").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("fault", ["refused", "after"])
+def test_whichever_call_of_a_submit_breaks_it_is_one_run(
+    laptop: Path,
+    there: LocalTransport,
+    clusterlm: Clusterlm,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda s: None)
+    job(laptop)
+    # each is made a second time; without a first answer a refusal is an error
+    there.fault = fault
+    code, out, err = clusterlm("submit", "job.yaml", "--json")
+    assert code == 0, err
+    assert json.loads(out)["run"] == "small"
+    assert len((there.home / "sbatch.calls").read_text().splitlines()) == 2
+    assert "during `sh`" not in err
+
+
 def test_a_submit_that_nobody_answered_is_gone_on_with_by_the_same_command(
     laptop: Path, there: LocalTransport, clusterlm: Clusterlm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
