@@ -35,6 +35,29 @@ from clusterlm.errors import ClusterLMError
 # a mistake on the command line; by what typer shows, since newer ones carry their own copy of click
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
+
+def _shown(text: str) -> str:
+    """Without the values of secrets, and without anything that a terminal would obey."""
+    from clusterlm.cluster.log_text import readable_text
+
+    # a command that looked up no secret knows none, and does not load what hides them
+    values = sys.modules.get("clusterlm.cluster.secret_values")
+    return readable_text(values.hidden(text) if values else text)
+
+
+_echo = typer.echo
+
+
+def _say(message: Any = None, *args: Any, **options: Any) -> None:
+    """`typer.echo`, of whatever a log, a node's name or a server may have put into a message.
+
+    In its place for all commands at once, so that none can forget it.
+    """
+    _echo(message if message is None else _shown(str(message)), *args, **options)
+
+
+typer.echo = _say
+
 app = typer.Typer(
     name="clusterlm",
     help="One YAML file, one language model trained on a Slurm cluster.",
@@ -91,15 +114,6 @@ def main() -> NoReturn:
 
         print(_shown(traceback.format_exc()), file=sys.stderr)
         sys.exit(1)
-
-
-def _shown(text: str) -> str:
-    """Without the values of secrets, and without anything that a terminal would obey."""
-    from clusterlm.cluster.log_text import readable_text
-
-    # a command that looked up no secret knows none, and does not load what hides them
-    values = sys.modules.get("clusterlm.cluster.secret_values")
-    return readable_text(values.hidden(text) if values else text)
 
 
 def _leave_quietly() -> NoReturn:

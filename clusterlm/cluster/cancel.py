@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from clusterlm.cluster import claims
 from clusterlm.cluster.event_words import cut
 from clusterlm.cluster.host import Host
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.slurm import scancel
 from clusterlm.errors import SlurmError
 from clusterlm.node import seal
@@ -124,7 +124,7 @@ def _what_became(
     trouble = ""
     if last is not None and last.get("cause") not in _IN_ORDER:
         # errors come from logs: nothing in them may reach the terminal as a command
-        trouble = cut(readable(str(last.get("evidence") or last.get("cause")).encode()))
+        trouble = cut(readable_line(str(last.get("evidence") or last.get("cause"))))
     if last is not None:
         # what is not sealed counts as whole only when nothing went wrong; and the supervisor may
         # see what this machine's view of a shared folder does not show yet

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clusterlm.cluster.host import Completed, Host, LocalHost
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.preflight import PROGRAMS
 from clusterlm.errors import ClusterLMError, SshError
 from clusterlm.node.files import read_json
@@ -119,7 +119,7 @@ def _steps_there(
 def _connection(transport: Transport) -> Verdict:
     done = transport.run(["uname", "-n"], timeout_s=ASK_TIMEOUT_S, doing="the first look")
     if done.is_ok:
-        node = readable(done.out.strip().encode())
+        node = readable_line(done.out.strip())
         return Verdict("connect", True, f"{transport.name}, node {node}")
     advice = "a login shell there must be able to run programs: look at ~/.bashrc, and at `setup`"
     return Verdict("connect", False, _words(done), advice)
@@ -135,7 +135,7 @@ def _slurm_on(host: Host, where: str) -> Verdict:
         # 127: no such program, as in a shell
         what = f"no squeue on {where}" if done.code == 127 else f"squeue fails on {where}"
         return Verdict("slurm", False, f"{what}: {_words(done)}", advice)
-    version = readable(done.out.strip().encode())
+    version = readable_line(done.out.strip())
     missing = [program for program in PROGRAMS if not host.has(program)]
     if missing:
         advice = "clusterlm needs all of them; ask the site"
@@ -157,7 +157,7 @@ def _folders(profile: Profile) -> Iterator[Verdict]:
 
 def _words(done: Completed) -> str:
     said = (done.err or done.out).strip().splitlines()
-    return readable(said[-1].encode()) if said else f"no answer (exit {done.code})"
+    return readable_line(said[-1]) if said else f"no answer (exit {done.code})"
 
 
 def _head_and_rest(error: Exception, advice: str) -> tuple[str, str]:

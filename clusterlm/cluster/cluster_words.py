@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.spec.cluster_defaults import apply_profile, defaults_of
 from clusterlm.spec.probe import Probe
 from clusterlm.spec.profile import Profile
@@ -35,7 +35,7 @@ def description(name: str, profile: Profile, probe: Probe | None) -> list[str]:
     given = apply_profile({"cluster": name, "image": {}}, profile, probe)
     lines += [f"  {note}" for note in given] or ["  nothing"]
     env = defaults_of(profile, probe).get("env", {})
-    lines += [f"    {key}={readable(value.encode())}" for key, value in env.items()]
+    lines += [f"    {key}={readable_line(value)}" for key, value in env.items()]
     lines += ["", f"doctor: {_age(probe)}"]
     if probe is None:
         return [*lines, f"  look at it: clusterlm doctor --cluster {name}"]
@@ -50,7 +50,7 @@ def _found(probe: Probe) -> list[str]:
         "GPUs by": ", ".join(f"--{way}" for way in probe.gpu_requests_accepted),
         "containers": ", ".join(name for name, there in runtimes.items() if there),
     }
-    return [f"  {key:<10} {readable(str(v).encode())}" for key, v in facts.items() if v]
+    return [f"  {key:<10} {readable_line(str(v))}" for key, v in facts.items() if v]
 
 
 def _age(probe: Probe | None) -> str:
@@ -61,4 +61,4 @@ def _age(probe: Probe | None) -> str:
 
 def _shown(value: object) -> str:
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return readable(text.encode())
+    return readable_line(text)

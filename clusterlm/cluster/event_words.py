@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.tasks import name_of
 from clusterlm.supervise.causes import Cause
 from clusterlm.supervise.failure import end_words
@@ -21,7 +21,7 @@ def words_of(event: Event) -> str:
     """The line for an event; empty for those that nobody needs to read."""
     say = _WORDS.get(str(event.get("event")))
     # errors come from logs: nothing in them may reach the terminal as a command
-    return cut(readable(say(event).encode())) if say else ""
+    return cut(readable_line(say(event))) if say else ""
 
 
 def clock_of(event: Event) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusterlm.cluster.event_words import words_of
 from clusterlm.cluster.follow_place import Place
-from clusterlm.cluster.log_text import ErrorFilter, readable, readable_lines
+from clusterlm.cluster.log_text import ErrorFilter, readable_line, readable_lines
 from clusterlm.cluster.logs import (
     LogFile,
     Wanted,
@@ -221,7 +221,7 @@ def follow(
                 break
             text = f"{status.state.value}: {status.evidence}".rstrip(": ")
             if text != said and status.state in _WORTH_SAYING:
-                follower.mark(readable(text.encode()))
+                follower.mark(readable_line(text))
             said = text
         if not more:
             sleep(POLL_S)

@@ -1,6 +1,6 @@
 """submitit, with our text as its submission file, sent once.
 
-`TemplateExecutor` overrides one hook; everything else (pickle, job folder, requeue) is submitit's.
+`TemplateExecutor` overrides two hooks; everything else (pickle, job folder, requeue) is submitit's.
 The callable runs as the batch step itself, not under srun: there scontrol and srun exist, output is
 not buffered, and the image needs neither submitit nor Slurm.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -67,6 +68,15 @@ class TemplateExecutor(submitit.SlurmExecutor):  # type: ignore[misc]  # submiti
     def _submit_command(self, command: str) -> Any:
         # its own command is part of our text, behind the guard
         return self.job_class(folder=self.folder, job_id=self._send(), tasks=[0])
+
+
+class CarefulExecutor(submitit.LocalExecutor):  # type: ignore[misc]  # submitit has no types
+    """submitit's local executor, whose pickles are looked at before they are loaded."""
+
+    @property
+    def _submitit_command_str(self) -> str:
+        words = [sys.executable, "-u", "-m", "clusterlm.supervise.start", str(self.folder)]
+        return shlex.join(words)
 
 
 def submit_to_slurm(
@@ -169,7 +179,7 @@ def _start_here(write_end: int, run_dir: str, phase: Phase, after: str, token: s
 
 def _start_controller(run: RunPaths, phase: Phase, after: str) -> Owner:
     job = Job.model_validate_json(run.spec.read_text())
-    executor = submitit.LocalExecutor(folder=run.submitit, max_num_timeout=NO_LIMIT)
+    executor = CarefulExecutor(folder=run.submitit, max_num_timeout=NO_LIMIT)
     gpus = job.resources.gpus_per_node if phase == "train" else 0
     executor.update_parameters(timeout_min=TEN_YEARS_MIN, gpus_per_node=gpus)
     submitted = executor.submit(Supervisor(str(run.root), phase, after))

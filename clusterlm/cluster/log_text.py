@@ -31,8 +31,13 @@ def readable_lines(raw: Iterable[bytes], hide: Redactor) -> list[str]:
 
 def readable_text(text: str) -> str:
     """As `readable`, of some lines: a message that quotes what a file or a server has said."""
-    raw = text.encode("utf-8", "surrogateescape")
-    return "\n".join(readable(line) for line in raw.split(b"\n"))
+    return "\n".join(map(readable_line, text.split("\n")))
+
+
+def readable_line(text: str) -> str:
+    """As `readable`, of a text that is to stand on one line."""
+    # JSON may hold half a surrogate pair, which no encoding takes
+    return readable(text.encode("utf-8", "replace"))
 
 
 def readable(raw: bytes) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterlm.cluster.log_text import ErrorFilter, readable, readable_lines
+from clusterlm.cluster.log_text import ErrorFilter, readable_line, readable_lines
 from clusterlm.cluster.tail import Tail, last_lines
 from clusterlm.cluster.tasks import tasks_of
 from clusterlm.node.files import read_json
@@ -70,7 +70,7 @@ def _host(attempt: AttemptPaths, name: str) -> str:
     for folder in (attempt.heartbeats, attempt.exits):
         fields = read_json(folder / name)
         if fields and fields.get("host"):
-            return readable(str(fields["host"]).encode())
+            return readable_line(str(fields["host"]))
     return ""
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from clusterlm.container import Container
 from clusterlm.data.fingerprint import fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
 from clusterlm.node.files import read_jsonl, write_atomically, write_json
+from clusterlm.node.private import NotPrivate, refuse_open_folder, refuse_open_parent
 from clusterlm.paths import PRIVATE_DIR, RunPaths, cache_dir
 from clusterlm.render import render_run
 from clusterlm.spec.job import Job
@@ -71,6 +72,7 @@ def make_run_folder(run: RunPaths, resolved: Resolved, key: str) -> None:
         RunError: the name is taken, perhaps in this very moment.
     """
     run.root.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
+    refuse_open_runs_dir(run)
     remove_left_overs(run, key)
     aside = RunPaths(_aside(run, key, uuid.uuid4().hex[:12]))
     try:
@@ -162,6 +164,34 @@ def write_node_files(
     for name, text in render_run(job, run, fingerprint, container).items():
         mode = 0o700 if name.endswith(".sh") else 0o600
         write_atomically((where or run).root / name, text, mode=mode)
+
+
+def refuse_open_runs_dir(run: RunPaths) -> None:
+    """Where another user could exchange the run's folder, its pickles would run their code.
+
+    Raises:
+        RunError: with what to do.
+    """
+    if run.root.parent.exists():
+        _trusted(lambda: refuse_open_parent(run.root.parent))
+
+
+def refuse_open_run(run: RunPaths) -> None:
+    """As `refuse_open_runs_dir`, of a run that is there: nobody else may write into it.
+
+    Raises:
+        RunError: with what to do.
+    """
+    _trusted(lambda: refuse_open_folder(run.root))
+    if run.submitit.exists():
+        _trusted(lambda: refuse_open_folder(run.submitit))
+
+
+def _trusted(look: Callable[[], None]) -> None:
+    try:
+        look()
+    except NotPrivate as error:
+        raise RunError(f"runs lie in a folder that others can change\n  {error}") from None
 
 
 def refuse_taken_name(run: RunPaths) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clusterlm.cluster.host import LocalHost
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.places import all_runs_dirs, use_folders
 from clusterlm.cluster.records import Records, read_records
 from clusterlm.cluster.run_status import RunStatus, compose
@@ -230,7 +230,7 @@ def find_run(text: str, runs_dir: Path | None = None) -> RunPaths:
             use_folders(folders_beside(path.parent))
             return RunPaths(path)
     names = sorted(
-        readable(p.parent.name.encode())
+        readable_line(p.parent.name)
         for folder in folders
         for p in folder.glob("*/events.jsonl")
         if not p.parent.name.startswith(".")

@@ -24,6 +24,8 @@ from clusterlm.cluster.run_folder import (
     free_name,
     is_of_key,
     make_run_folder,
+    refuse_open_run,
+    refuse_open_runs_dir,
     refuse_taken_name,
     remove_run_folder,
     secret_values,
@@ -146,6 +148,7 @@ def _make(
 ) -> None:
     job = loaded.job
     refuse_unsafe_folder(run)
+    refuse_open_runs_dir(run)
     refuse_taken_name(run)
     refuse_impossible(job, host, loaded.path.name)
     # what costs nothing to find out comes before an image is built
@@ -177,6 +180,7 @@ def resume(
         RunError: the run is done, or the job now asks for another model.
         ImageError: its image is gone and cannot be built again.
     """
+    refuse_open_run(run)
     job = loaded.job if loaded else _read_spec(run)
     refuse_impossible(job, host)
     if loaded:

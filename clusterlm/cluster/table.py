@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from clusterlm.cluster.event_words import cut
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line, readable_text
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.spec.units import spoken
 from clusterlm.supervise.causes import State
@@ -48,11 +48,13 @@ LONGEST_WHY = 160
 
 def cells(status: RunStatus) -> tuple[str, ...]:
     """One row, by HEADS."""
+    # names of folders, and of what a newer version may write
+    run, phase = readable_text(status.run), readable_text(status.phase)
     return (
-        status.run,
-        "" if status.cluster in HERE else readable(status.cluster.encode()),
+        run,
+        "" if status.cluster in HERE else readable_text(status.cluster),
         status.state.value,
-        status.phase,
+        phase,
         steps(status),
         "" if status.loss is None else f"{status.loss:.4g}",
         "" if status.eval_loss is None else f"{status.eval_loss:.4g}",
@@ -90,7 +92,7 @@ def why(status: RunStatus) -> str:
     elif status.waits_for_data:
         parts.append(f"waits {status.data_wait:.0%} of the time for data")
     text = "; ".join(filter(None, (": ".join(parts), status.trouble)))
-    return readable(text.replace("\n", " ").encode())
+    return readable_line(text.replace("\n", " "))
 
 
 def plain_table(statuses: Sequence[RunStatus]) -> list[str]:

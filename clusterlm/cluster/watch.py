@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 from clusterlm.cluster.event_words import Event, clock_of, words_of
+from clusterlm.cluster.log_text import readable_text
 from clusterlm.cluster.outcome import read_outcome
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.cluster.status import StatusReader
@@ -159,7 +160,7 @@ def _say_changes(
         key = f"{status.state.value} {status.cause} {status.evidence}"
         if said.get(status.run) != key or (is_time and not status.state.is_final):
             said[status.run] = key
-            print(f"{status.run}  {one_line(status)}", file=out, flush=True)
+            print(readable_text(f"{status.run}  {one_line(status)}"), file=out, flush=True)
 
 
 def _watch_through_pipe(
@@ -227,7 +228,7 @@ def _picture(status: RunStatus, events: Sequence[Event]) -> Group:
     attempt = f", attempt {status.attempt}" if status.attempt else ""
     nodes = f" on {','.join(status.nodes)}" if status.nodes else ""
     head = Text.assemble(
-        (status.run, "bold"),
+        (readable_text(status.run), "bold"),
         "  ",
         (status.state.value, f"bold {COLOURS[status.state]}"),
         f"  {status.phase}{attempt}{nodes}",

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from clusterlm.cluster.event_words import failure_words
 from clusterlm.cluster.full_disk import disk_words, is_full
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable, readable_line
 from clusterlm.cluster.logs import Wanted, batch_files
 from clusterlm.cluster.records import read_records
 from clusterlm.cluster.run_status import RunStatus
@@ -77,7 +77,7 @@ class Explanation:
         """For people."""
         lines = [f"{self.run} is {self.state.value}: {self.words}"]
         if self.evidence and self.evidence not in self.words:
-            lines.append(f"  evidence  {readable(self.evidence.encode())}")
+            lines.append(f"  evidence  {readable_line(self.evidence)}")
         if self.standing.words:
             lines.append(f"  reached   {self.standing.words}")
         if self.disk:
@@ -97,7 +97,7 @@ class Explanation:
 
 
 def _indented(lines: list[str] | tuple[str, ...]) -> list[str]:
-    return [f"    {readable(line.encode())}" for line in lines]
+    return [f"    {readable_line(line)}" for line in lines]
 
 
 def explain(run: RunPaths, status: RunStatus) -> Explanation:
@@ -159,10 +159,10 @@ def _words(status: RunStatus) -> str:
     if status.state is State.UNKNOWN:
         return f"{status.evidence}; this says nothing about the job, which may run on{age}"
     if status.state in _GOES_WELL and status.doing.startswith(WAITS):
-        return f"it hangs: {readable(status.doing.encode())}{age}"
+        return f"it hangs: {readable_line(status.doing)}{age}"
     if status.state in _GOES_WELL:
         step = f", step {status.step} of {status.total_steps or '?'}" if status.step else ""
-        doing = f", {readable(status.doing.encode())}" if status.doing else ""
+        doing = f", {readable_line(status.doing)}" if status.doing else ""
         return f"nothing is wrong{step}{doing}{age}"
     return status.cause.words if status.cause else status.evidence
 
@@ -280,4 +280,4 @@ def _where(found: Explanation, told: dict[str, Any]) -> str:
     else:
         words = found.error or str(told.get("evidence") or "")
         whose += f" on {found.host}" if whose and found.host else ""
-    return readable((f"{whose}: {words}" if whose else words).encode())
+    return readable_line(f"{whose}: {words}" if whose else words)

@@ -50,8 +50,6 @@ def read_private(path: Path) -> str:
 def refuse_open_folder(folder: Path) -> None:
     """Raise if another user could put a file into `folder`, or another folder in its place.
 
-    Looks at the folder, which must be this user's, and at the one that it lies in.
-
     Raises:
         NotPrivate: with the command that mends it.
         OSError: it is not there.
@@ -63,17 +61,28 @@ def refuse_open_folder(folder: Path) -> None:
         raise NotPrivate(f"{folder}: belongs to user {about.st_uid}, not to you")
     if about.st_mode & _OTHERS_WRITE:
         raise NotPrivate(f"{folder}: {_writers(about)} may write into it; chmod go-w {folder}")
-    above = folder.parent
+    refuse_open_parent(folder.parent)
+
+
+def refuse_open_parent(above: Path) -> None:
+    """Raise if another user could exchange what lies in `above`.
+
+    Raises:
+        NotPrivate: with the command that mends it.
+        OSError: it is not there.
+    """
     about = os.stat(above)
-    if about.st_mode & _OTHERS_WRITE and not about.st_mode & stat.S_ISVTX:
+    if about.st_mode & stat.S_ISVTX:
+        return
+    if about.st_mode & _OTHERS_WRITE:
         raise NotPrivate(
             f"{above}: {_writers(about)} may replace what lies in it; "
-            f"chmod go-w {above}, or for a folder that is shared: chmod +t {above}"
+            f"chmod go-w {above}, or where others keep theirs in it too: chmod +t {above}"
         )
-    if about.st_uid not in (os.geteuid(), 0) and not about.st_mode & stat.S_ISVTX:
+    if about.st_uid not in (os.geteuid(), 0):
         raise NotPrivate(
             f"{above}: belongs to user {about.st_uid}, who may replace what lies in it; "
-            "use a folder of yours, or ask for: chmod +t"
+            "take a folder of yours, or ask for: chmod +t"
         )
 
 

@@ -26,19 +26,19 @@ from clusterlm.supervise.owner import Owner, take
 NO_LIMIT = 1_000_000
 
 
-def main(run_dir: str, phase: Phase, token: str) -> None:
-    """Be the batch step, unless another job is."""
+def main(run_dir: str, phase: Phase, token: str) -> int:
+    """Be the batch step, unless another job is; the exit code."""
     run = RunPaths(Path(run_dir))
     own = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"]
     owner = take(run, token, Owner(own)).job_id
     if owner != own:
         print(f"job {own} is a second one of the same send; job {owner} does it: nothing to do")
-        return
+        return 0
     write_missing_pickle(run, phase, own_name(os.environ))
     # here and not above: a job that is too many ends before the heavy imports
-    from submitit.core.submission import process_job
+    from clusterlm.supervise import start
 
-    process_job(run.submitit)
+    return start.main(str(run.submitit))
 
 
 def own_name(environ: Mapping[str, str]) -> str:
@@ -68,4 +68,4 @@ def write_missing_pickle(run: RunPaths, phase: Phase, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], cast(Phase, sys.argv[2]), sys.argv[3])
+    sys.exit(main(sys.argv[1], cast(Phase, sys.argv[2]), sys.argv[3]))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.node.image_build import MARKER
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Screen:
 
     def detail(self, text: str) -> None:
         """What the step does right now."""
-        self._detail = readable(text.encode())
+        self._detail = readable_line(text)
         now = self._clock()
         if self._live is None and now - self._said >= SAY_EVERY_S:
             self._said = now
