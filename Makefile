@@ -5,10 +5,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints/dev.txt
+# tests side by side, see tests/spread.py; 0 = one after the other
+WORKERS ?= 2
 # pip's notices are noise in a first impression
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: quickstart test check matrix bench bench-preprocess bench-train oldest default-base docs golden bed clean
+.PHONY: quickstart test check matrix chaos bench bench-preprocess bench-train oldest default-base docs golden bed clean
 
 ## The main job on this machine: real text -> tokenizer -> cache -> a small trained model.
 quickstart: $(VENV)/.train
@@ -17,13 +19,20 @@ quickstart: $(VENV)/.train
 
 ## Everything: style, types, unit tests, and the scenarios on a real Slurm (started by the tests).
 test: $(VENV)/.dev bed check
-	$(BIN)/python -m pytest
+	@# hundreds of processes are started; where bytecode is not kept, each compiles everything anew
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS)
 
 ## Every mode under every strategy, killed and resumed, in fp32 and bf16; and on other numbers of ranks.
 ## And what a user does on four versions of Slurm, each with and without accounting.
 matrix: $(VENV)/.dev bed
 	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/versions tests/train/test_resume_matrix.py \
 	  tests/train/test_other_ranks.py
+
+## 200 submits that are killed at random instants, on a real Slurm: each must be one training.
+## And 200 from a laptop whose line to it is cut: submits, files and logs.
+chaos: $(VENV)/.dev bed
+	$(BIN)/python -m tests.chaos.kill_submit
+	$(BIN)/python -m tests.chaos.cut_submit
 
 ## Style and types only.
 check: $(VENV)/.dev

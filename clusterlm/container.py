@@ -20,9 +20,10 @@ from typing import Any
 
 import clusterlm
 from clusterlm.errors import ImageError, Problem, SpecError
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node import image_build
 from clusterlm.node.codes import EXIT_IMAGE
-from clusterlm.paths import ImagePaths, RunPaths, cache_dir
+from clusterlm.paths import RunPaths, cache_dir
 from clusterlm.spec.chat_template import is_file
 from clusterlm.spec.image import Runtime
 from clusterlm.spec.job import Job

@@ -11,8 +11,10 @@
     +-- SlurmError                Slurm refused, is absent, or did not answer
     |   +-- JobsLeft              a refused submit could not take its other job back
     |   +-- SlurmUnreachable      the controller or the database did not answer: blind, not failed
+    |       +-- SendUnclear       whether a job is in the queue is not known yet
     +-- SshError                  a cluster cannot be reached: address, host key, credentials
     |   +-- ConnectionLost        it broke half way: whether something happened there is not known
+    |   +-- SshRefused            it was made; trying again is in vain: a full disk, no such file
     +-- WeightsError              a model's files: not there, damaged, of a kind that is not read
     +-- TrainError                the trainer: model, checkpoint, environment
         +-- Fenced                a newer attempt owns the run; this one must not write
@@ -103,12 +105,20 @@ class SlurmUnreachable(SlurmError):
     """The controller or the accounting database did not answer. Says nothing about any job."""
 
 
+class SendUnclear(SlurmUnreachable):
+    """Whether a job is in the queue is not known yet. The same key again finds it or sends it."""
+
+
 class SshError(ClusterLMError):
     """No connection to a cluster: address, host key or credentials; nothing was done."""
 
 
 class ConnectionLost(SshError):
     """A connection broke during a call. What the call did over there has to be looked up."""
+
+
+class SshRefused(SshError):
+    """It is no matter of the connection: a further try would bring the same."""
 
 
 class WeightsError(ClusterLMError):

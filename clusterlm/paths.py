@@ -2,6 +2,7 @@
 
     <runs_dir>/<run>/
       job.yaml  spec.json  lock.json       what was asked, as written and as resolved
+      code.diff                            changes since the commit that lock.json names
       encode.sbatch  preprocess.sbatch  train.sbatch     what was submitted
       preprocess.sh  torchrun.sh           what a node runs     deepspeed.json  secrets.json
       container.sh | pyxis.options         what starts it in a container, when there is an image
@@ -9,6 +10,7 @@
       supervisor.json                      heartbeat of the batch step, with the nodes it sees
       cancel.json                          somebody asked for the end of the run
       LEASE                                the attempt that may write
+      claims/<token>.json                  the job that does what was sent under this token
       attempts/<n>/  preprocess/<n>/       one folder for each attempt of the phase
         logs/{node<r>,rank<k>,step}.log  exits/rank<k>.json  heartbeats/node<r>.json
         progress.json  stop.json  abort.json  wiring.json  exit.json
@@ -35,20 +37,16 @@ PRIVATE_DIR = 0o700
 
 def runs_dir() -> Path:
     """`$CLUSTERLM_RUNS_DIR`, else the XDG data folder: the same from whatever folder one asks."""
-    return _folder("CLUSTERLM_RUNS_DIR", "XDG_DATA_HOME", ".local/share", "runs")
+    return own_folder("CLUSTERLM_RUNS_DIR", "XDG_DATA_HOME", ".local/share", "runs")
 
 
 def cache_dir() -> Path:
     """`$CLUSTERLM_CACHE_DIR`, else the XDG cache folder; prepared data lies here by fingerprint."""
-    return _folder("CLUSTERLM_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "data")
+    return own_folder("CLUSTERLM_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "data")
 
 
-def images_dir() -> Path:
-    """`$CLUSTERLM_IMAGES_DIR`, else the XDG cache folder; every node must see it."""
-    return _folder("CLUSTERLM_IMAGES_DIR", "XDG_CACHE_HOME", ".cache", "images")
-
-
-def _folder(own: str, xdg: str, fallback: str, leaf: str) -> Path:
+def own_folder(own: str, xdg: str, fallback: str, leaf: str) -> Path:
+    """The folder that the variable `own` names, else LEAF in ours below that of XDG."""
     if os.environ.get(own):
         return Path(os.environ[own]).expanduser().absolute()
     base = Path(os.environ.get(xdg) or Path.home() / fallback)
@@ -141,6 +139,11 @@ class RunPaths:
     @property
     def lock(self) -> Path:
         return self.root / "lock.json"
+
+    @property
+    def code_diff(self) -> Path:
+        """What was changed in the project since its commit."""
+        return self.root / "code.diff"
 
     @property
     def own(self) -> Path:
@@ -276,44 +279,3 @@ class CachePaths:
     @property
     def lock(self) -> Path:
         return self.root.with_name(f"{self.root.name}.lock")
-
-
-@dataclass(frozen=True)
-class ImagePaths:
-    """One image, by the digest of its recipe; shared by every run that asks for the same."""
-
-    recipe: str
-    """Hex digest of everything that the image is made from."""
-
-    @property
-    def short(self) -> str:
-        return self.recipe[:16]
-
-    @property
-    def tag(self) -> str:
-        """Name in the local docker or podman."""
-        return f"clusterlm:{self.short}"
-
-    @property
-    def context(self) -> Path:
-        """Folder with the Dockerfile and what it copies."""
-        return images_dir() / "build" / self.short
-
-    @property
-    def record(self) -> Path:
-        """What was built: written last, see `cluster/images/record.py`."""
-        return images_dir() / f"{self.short}.json"
-
-    @property
-    def squashfs(self) -> Path:
-        """For enroot and pyxis."""
-        return images_dir() / f"{self.short}.sqsh"
-
-    @property
-    def sif(self) -> Path:
-        """For apptainer."""
-        return images_dir() / f"{self.short}.sif"
-
-    @property
-    def lock(self) -> Path:
-        return images_dir() / f"{self.short}.lock"

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from clusterlm import __version__
 from clusterlm.container import Container, words_for_templates
 from clusterlm.errors import ClusterLMError
-from clusterlm.paths import CachePaths, ImagePaths, Phase, RunPaths, cache_dir, images_dir
+from clusterlm.image_paths import ImagePaths, images_dir
+from clusterlm.paths import CachePaths, Phase, RunPaths, cache_dir
 from clusterlm.spec.image import Image
 from clusterlm.spec.job import Job
 from clusterlm.spec.units import slurm_time
@@ -42,18 +43,10 @@ IMPORT_TIME_S = 2 * 3600
 class Launch:
     """What differs from one submission of a run to the next."""
 
-    folder: str = ""
-    """Of submitit's pickles."""
-    command: str | None = None
-    """Command line of the batch step, already quoted, when submitit gave one."""
+    token: str = "TOKEN"
+    """Of this send, see `supervise/owner.py`."""
     dependency: str | None = None
     """`afterok:123`."""
-
-    @property
-    def batch_command(self) -> str:
-        """What the batch script becomes: submitit, once its pickles can be trusted."""
-        words = [sys.executable, "-u", "-m", "clusterlm.supervise.start", self.folder]
-        return self.command or " ".join(map(shlex.quote, words))
 
 
 def render_run(
@@ -108,9 +101,15 @@ def render_sbatch(job: Job, run: RunPaths, phase: Phase, launch: Launch) -> str:
             dependency=launch.dependency,
             tasks=job.encode_tasks,
             submitit_dir=str(run.submitit),
-            command=launch.batch_command,
+            command=_batch_command(run, phase, launch.token),
         )
     )
+
+
+def _batch_command(run: RunPaths, phase: Phase, token: str) -> str:
+    """What the batch script becomes: the guard, then submitit with the supervisor."""
+    words = [sys.executable, "-u", "-m", "clusterlm.supervise.batch_step", str(run.root)]
+    return shlex.join([*words, phase, token])
 
 
 def _gpus(job: Job) -> str | None:
@@ -175,20 +174,17 @@ def render_dockerfile(
         wheels: digest of the wheelhouse beside it; None without one.
         recipe: digest of everything that the image is made from, empty while it is being made.
     """
-    return (
-        _environment()
-        .get_template("Dockerfile.j2")
-        .render(
-            version=__version__,
-            base=image.base,
-            apt=image.apt,
-            secrets=image.build_secrets,
-            env=image.env,
-            wheel=wheel,
-            has_extras=has_extras,
-            wheels=wheels,
-            recipe=recipe,
-        )
+    return render_text(
+        "Dockerfile.j2",
+        version=__version__,
+        base=image.base,
+        apt=image.apt,
+        secrets=image.build_secrets,
+        env=image.env,
+        wheel=wheel,
+        has_extras=has_extras,
+        wheels=wheels,
+        recipe=recipe,
     )
 
 
@@ -219,23 +215,20 @@ class Import:
 
 def render_import(asked: Import) -> str:
     """The script that makes one file of an image; by hand or in a job it is the same."""
-    return (
-        _environment()
-        .get_template(f"{asked.script_name}.j2")
-        .render(
-            version=__version__,
-            program=asked.program,
-            script_name=asked.script_name,
-            short=asked.image.short,
-            file=str(asked.file),
-            lock=str(asked.image.lock),
-            needs=asked.needs_bytes,
-            temp_variable="ENROOT_TEMP_PATH" if asked.program == "enroot" else "APPTAINER_TMPDIR",
-            layers=str(images_dir() / "layers"),
-            source=asked.source,
-            container_program=asked.container_program,
-            archive_argv=asked.archive_argv,
-        )
+    return render_text(
+        f"{asked.script_name}.j2",
+        version=__version__,
+        program=asked.program,
+        script_name=asked.script_name,
+        short=asked.image.short,
+        file=str(asked.file),
+        lock=str(asked.image.lock),
+        needs=asked.needs_bytes,
+        temp_variable="ENROOT_TEMP_PATH" if asked.program == "enroot" else "APPTAINER_TMPDIR",
+        layers=str(images_dir() / "layers"),
+        source=asked.source,
+        container_program=asked.container_program,
+        archive_argv=asked.archive_argv,
     )
 
 
@@ -243,26 +236,28 @@ def render_import_sbatch(job: Job, image: ImagePaths, script: Path) -> str:
     """The submission file of an import on one node."""
     asked = job.resources
     one = asked.preprocess
-    return (
-        _environment()
-        .get_template("import.sbatch.j2")
-        .render(
-            run=f"image-{image.short}",
-            phase="import",
-            version=__version__,
-            resources=asked,
-            nodes=1,
-            time=slurm_time(one.time or min(asked.time, IMPORT_TIME_S)),
-            partition=one.partition or asked.partition,
-            cpus=one.cpus,
-            mem=one.mem,
-            requeue=False,
-            stop_grace=0,
-            dependency=None,
-            submitit_dir=str(script.parent),
-            script=str(script),
-        )
+    return render_text(
+        "import.sbatch.j2",
+        run=f"image-{image.short}",
+        phase="import",
+        version=__version__,
+        resources=asked,
+        nodes=1,
+        time=slurm_time(one.time or min(asked.time, IMPORT_TIME_S)),
+        partition=one.partition or asked.partition,
+        cpus=one.cpus,
+        mem=one.mem,
+        requeue=False,
+        stop_grace=0,
+        dependency=None,
+        submitit_dir=str(script.parent),
+        script=str(script),
     )
+
+
+def render_text(template: str, **values: Any) -> str:
+    """One template, filled."""
+    return _environment().get_template(template).render(values)
 
 
 def refuse_unsafe_folder(run: RunPaths) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,7 +15,7 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
-pytest_plugins = ["tests.bed.fixture", "tests.bed.docker"]
+pytest_plugins = ["tests.bed.fixture", "tests.bed.docker", "tests.bed.ssh_fixture"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,3 +34,17 @@ def _no_clusters_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.spread import place_in_row
+
+        items.sort(key=lambda item: place_in_row(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.spread import Spread
+
+    return Spread(config, log)

@@ -14,6 +14,7 @@ import yaml
 
 from clusterlm.node.files import read_jsonl
 from clusterlm.paths import RunPaths
+from tests.bed.waiting import PATIENCE
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Person:
             text=True,
             env=self.env,
             cwd=self.home,
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
             check=False,
         )
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from clusterlm.container import Mount, container_of, image_of, is_passed
 from clusterlm.errors import ImageError, SpecError
-from clusterlm.paths import ImagePaths, RunPaths
+from clusterlm.image_paths import ImagePaths
+from clusterlm.paths import RunPaths
 from clusterlm.spec.job import Job
 
 RUN = RunPaths(Path("/shared/runs/x"))

@@ -18,8 +18,9 @@ ALLOWED = {
     "node": set(),
     "spec": {"errors", "node"},
     "paths": {"errors", "node"},
-    "container": {"errors", "spec", "paths", "node"},
-    "render": {"errors", "spec", "paths", "container", "node"},
+    "image_paths": {"paths"},
+    "container": {"errors", "spec", "paths", "image_paths", "node"},
+    "render": {"errors", "spec", "paths", "image_paths", "container", "node"},
     "data": {"errors", "spec", "paths", "node", "weights"},
     "supervise": {
         *("errors", "spec", "paths", "container", "render", "node"),
@@ -30,13 +31,14 @@ ALLOWED = {
     "importing": {"errors", "spec", "node"},
     "train": {"errors", "spec", "paths", "data", "node", "plan", "weights"},
     "cluster": {
-        *("errors", "spec", "paths", "container", "render", "supervise", "node"),
+        *("errors", "spec", "paths", "image_paths", "container", "render", "supervise", "node"),
         *("data.fingerprint", "data.whole", "data.model_key", "weights.resized"),
     },
     "cli": {
         "errors",
         "spec",
         "paths",
+        "image_paths",
         "container",
         "render",
         "supervise",

@@ -68,8 +68,8 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _all_texts() -> dict[str, str]:
-    launch = Launch(folder=str(RUN.submitit))
-    chained = Launch(folder=str(RUN.submitit), dependency="afterok:41")
+    launch = Launch()
+    chained = Launch(dependency="afterok:41")
     array = Job.model_validate({**FULL, "data": {**FULL["data"], "tasks": 16}})
     full, small = Job.model_validate(FULL), Job.model_validate(SMALL)
     texts = {f"full.{k}": v for k, v in render_run(full, RUN, "f" * 32).items()}
@@ -199,7 +199,7 @@ def test_the_script_of_the_data_phase_does_a_tasks_share_or_all(
 
 def test_a_folder_with_a_space_is_quoted() -> None:
     run = RunPaths(Path("/shared/my runs/run"))
-    text = render_sbatch(Job.model_validate(SMALL), run, "train", Launch(folder="x"))
+    text = render_sbatch(Job.model_validate(SMALL), run, "train", Launch())
     assert '#SBATCH --output="/shared/my runs/run/submitit/%j_0_log.out"' in text
 
 

@@ -17,7 +17,9 @@ from clusterlm.cli import (
     check,
     clusters,
     data,
+    doctor,
     dry_run,
+    fetch,
     images,
     importing,
     phases,
@@ -67,7 +69,7 @@ app = typer.Typer(
 )
 GROUPS = (
     *(submit, read, report, check, plan, importing, recipes, data, cache, images, clusters),
-    *(after, dry_run, scaling, phases),
+    *(after, doctor, dry_run, scaling, fetch, phases),
 )
 for group in GROUPS:
     group.register(app)

@@ -81,7 +81,7 @@ def merge(
         "device": device,
     }
     if prompts is not None:
-        lines = prompts.read_text(encoding="utf-8").splitlines()
+        lines = prompts.read_text(encoding="utf-8", errors="replace").splitlines()
         asked["texts"] = [line for line in lines if line.strip()]
     job = merge_job(_find(target, base), [_find(text, None) for text in adapter or []], **asked)
     _run_merge(job, output, trust_remote_code=trust_remote_code)
@@ -111,22 +111,25 @@ def chat(
     found = _find(target, base)
     from clusterlm.train.after import open_chat
     from clusterlm.train.sampling import Sampling
+    from clusterlm.train.terminal import as_text, read_all, take_anything
 
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, greedy)
     is_terminal = sys.stdin.isatty()
-    text = prompt
+    text = None if prompt is None else as_text(prompt)
     if text is None and not is_terminal:
-        text = sys.stdin.read().strip()
+        text = read_all(sys.stdin).strip()
         if not text:
             raise TrainError("nothing to answer: --prompt TEXT, or text on the standard input")
     _note(f"loading {found.words}")
     how = {"dtype": dtype, "device": device, "load_in": load_in}
     opened = open_chat(found, sampling, seed=seed, trust_remote_code=trust_remote_code, **how)
-    opened.history.limit, opened.history.system = history_limit, system
+    opened.history.limit = history_limit
+    opened.history.system = None if system is None else as_text(system)
     if text is not None:
         opened.say("user", text)
         return
     _note("/help shows the commands; Ctrl-D ends")
+    take_anything(sys.stdin)
     import readline  # noqa: F401 - input() then knows the arrow keys
 
     opened.run(lambda: input("> "))

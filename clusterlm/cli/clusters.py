@@ -261,7 +261,7 @@ def _refuse_name(name: str) -> None:
 
 
 def _text_of(path: Path) -> str:
-    from clusterlm.spec.clusters import refuse_open_file
+    from clusterlm.spec.local_folders import refuse_open_file
     from clusterlm.spec.text_file import read_text
 
     if not path.exists():

@@ -73,7 +73,7 @@ def ls(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([image.to_json() for image in found]))
         return
     if not found:
-        from clusterlm.paths import images_dir
+        from clusterlm.image_paths import images_dir
 
         typer.echo(f"no images in {images_dir()}")
         return
@@ -141,7 +141,7 @@ def _build(job: Job, pull: bool, no_import: bool) -> tuple[ImageRecord | None, s
 
 
 def _print_built(job: Job, record: ImageRecord | None, left: str, as_json: bool) -> None:
-    from clusterlm.paths import images_dir
+    from clusterlm.image_paths import images_dir
 
     if as_json:
         import json

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clusterlm.cli.submit import AsJson, Cluster, JobFile, Overrides, load, override_of
+from clusterlm.cli.submit import AsJson, Cluster, Overrides, load, override_of
 from clusterlm.errors import CacheNotReady, ClusterLMError
 
 if TYPE_CHECKING:
+    from clusterlm.paths import RunPaths
     from clusterlm.plan.make import Facts
     from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
@@ -32,7 +33,9 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    job: JobFile,
+    job: Annotated[
+        str, typer.Argument(metavar="JOB|RUN", help="The YAML file, or the name of a run.")
+    ],
     overrides: Overrides = None,
     cluster: Cluster = None,
     explain: Annotated[
@@ -65,6 +68,7 @@ def plan(
 ) -> None:
     """Say what a training will need, whether it fits, and what would.
 
+    Of a run its own job is planned, and what it has measured stands beside the plan.
     Exit code 1: something is too small.
     """
     from dataclasses import replace
@@ -74,9 +78,10 @@ def plan(
     from clusterlm.plan.report import lines_of
     from clusterlm.spec.units import count_of, mebibytes_of
 
-    further = [override_of(cluster)] if cluster is not None else []
-    asked = _load(job, [*(overrides or []), *further])
-    facts = _look_up(asked)
+    run = _run_named(job)
+    changes = [*(overrides or []), *([override_of(cluster)] if cluster is not None else [])]
+    asked = _load(Path(job), changes) if run is None else _job_of(run, changes)
+    facts = _look_up(asked, run)
     given = {
         "gpu": gpu,
         "gpu_bytes": _bytes("--gpu-memory", mebibytes_of, gpu_memory),
@@ -88,7 +93,7 @@ def plan(
     if (number := _read("--tokens", count_of, tokens)) is not None:
         facts = replace(facts, tokens=float(number), tokens_origin="--tokens")
     if tokens_per_s is not None:
-        facts = replace(facts, tokens_per_s=tokens_per_s, speed_origin="measured: --tokens-per-s")
+        facts = replace(facts, tokens_per_s=tokens_per_s)
     _refuse_unknown_gpu(gpu, gpu_memory)
     report = make_plan(asked, facts)
     if as_json:
@@ -112,6 +117,35 @@ def warn_if_it_cannot_fit(loaded: LoadedJob) -> None:
     if any(limit.is_certain for limit in report.limits):
         path = loaded.path.name
         typer.echo(f"note: {report.verdict}; look: clusterlm plan {path}", err=True)
+
+
+def _run_named(text: str) -> RunPaths | None:
+    """A run, where the argument names one and no file."""
+    from clusterlm.cluster.status import find_run
+
+    path = Path(text)
+    is_run = (path / "events.jsonl").is_file() or not path.exists()
+    return find_run(text) if is_run and path.suffix not in {".yaml", ".yml"} else None
+
+
+def _job_of(run: RunPaths, overrides: list[str] | None) -> Job:
+    """What the run was asked."""
+    from clusterlm.errors import RunError
+    from clusterlm.spec.job import Job
+
+    if overrides:
+        raise RunError("--set changes a YAML: name that in place of the run")
+    return Job.model_validate_json(run.spec.read_text(encoding="utf-8"))
+
+
+def bytes_of_checkpoints(job: Job) -> float | None:
+    """What the checkpoints that are kept and the model need on the disk; None: not known."""
+    from clusterlm.plan.make import Facts, make_plan
+
+    try:
+        return make_plan(job, Facts(environ=os.environ, may_import=False)).disk.most
+    except ClusterLMError:
+        return None
 
 
 def _load(path: Path, overrides: list[str] | None) -> Job:
@@ -146,20 +180,21 @@ def _own_deepspeed(path: Path, overrides: list[str] | None) -> Path | None:
     return file if file.is_file() else None
 
 
-def _look_up(job: Job) -> Facts:
-    """What this machine knows about the job."""
+def _look_up(job: Job, run: RunPaths | None) -> Facts:
+    """What this machine knows about the job, and has from `run` or one of the job's name."""
+    from clusterlm.paths import RunPaths, runs_dir
+    from clusterlm.plan.before import read_before
     from clusterlm.plan.make import Facts
 
     tokens, origin = _tokens_of(job)
-    rate, rate_origin = _measured_speed(job)
     return Facts(
         environ=os.environ,
         host_bytes=_memory_here() if job.cluster == "local" else None,
         disk_bytes=_free_disk(),
         tokens=tokens,
         tokens_origin=origin,
-        tokens_per_s=rate,
-        speed_origin=rate_origin,
+        count_saved=_count_saved,
+        before=read_before(run or RunPaths(runs_dir() / job.name), job),
         liger=_has_liger(job),
         speedups=_speedups(job),
     )
@@ -196,28 +231,17 @@ def _tokens_of(job: Job) -> tuple[float | None, str]:
     return size / BYTES_PER_TOKEN, f"a guess: {size / 1e9:.3g} GB of sources, 4 bytes a token"
 
 
-def _measured_speed(job: Job) -> tuple[float | None, str]:
-    """Off a run of the same name, model and number of ranks."""
-    from statistics import median
+def _count_saved(folder: Path) -> int | None:
+    """Elements of the weights in a model's folder, by their headers alone."""
+    from math import prod
 
-    from clusterlm.node.files import read_jsonl
-    from clusterlm.paths import RunPaths, runs_dir
-    from clusterlm.spec.job import Job
+    from clusterlm.errors import WeightsError
+    from clusterlm.weights.files import Weights
 
-    run = RunPaths(runs_dir() / job.name)
     try:
-        before = Job.model_validate_json(run.spec.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None, ""
-    same = before.model == job.model and before.resources.world_size == job.resources.world_size
-    if not same or before.train.micro_batch_size != job.train.micro_batch_size:
-        return None, ""
-    rows, _ = read_jsonl(run.metrics)
-    rates = [row["tokens_per_s"] for row in rows if row.get("tokens_per_s")]
-    # the first lines hold the warming up
-    if len(rates) < 3:
-        return None, ""
-    return float(median(rates[len(rates) // 3 :])), f"measured: run {job.name}"
+        return sum(prod(tensor.shape) for tensor in Weights.open(folder).tensors.values())
+    except (WeightsError, OSError):
+        return None
 
 
 def _speedups(job: Job) -> tuple[tuple[str, bool, str], ...]:

@@ -79,11 +79,12 @@ def data_of_target(target: Target) -> Data:
     if target.data is not None:
         return target.data
     from clusterlm.cluster.cache_users import runs_of
-    from clusterlm.paths import runs_dir
+    from clusterlm.cluster.places import all_runs_dirs
 
     for run in runs_of(target.root.name):
-        if (data := _spec_of(runs_dir() / run)) is not None:
-            return data
+        for folder in all_runs_dirs():
+            if (data := _spec_of(folder / run)) is not None:
+                return data
     raise DataError(f"{target.root}: no run is known that uses it; name the job that does")
 
 

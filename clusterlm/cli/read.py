@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
+
 if TYPE_CHECKING:
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.run_status import RunStatus
@@ -77,16 +79,27 @@ def logs(
     task: Annotated[int | None, typer.Option(min=0, help="Only this task of `encode`.")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="Only tracebacks and errors.")] = False,
     lines: Annotated[int, typer.Option("-n", "--tail", min=0, help="Last lines shown.")] = 50,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With -f: objects with new lines and their place.")
+    ] = False,
+    place: Annotated[
+        str | None, typer.Option("--from", hidden=True, help="Go on from such a place.")
+    ] = None,
 ) -> None:
     """Print the logs of all attempts, nodes and ranks as one text."""
     from clusterlm.cluster.logs import Wanted
     from clusterlm.cluster.status import find_run
 
+    if there := elsewhere.find(run):
+        options = _log_options(phase, rank, attempt, task, errors)
+        raise typer.Exit(elsewhere.logs(there, options, lines, follow=follow))
     paths = find_run(run)
     chosen: Phase | None = phase.value if phase else "encode" if task is not None else None
     wanted = Wanted(chosen, rank, attempt, errors, task)
     with _quiet_pipe():
-        if follow:
+        if follow and as_json:
+            _follow_as_json(paths, wanted, lines, place)
+        elif follow:
             _follow(paths, wanted, lines)
         else:
             _print_newest(paths, wanted, lines)
@@ -98,6 +111,9 @@ def why(run: RunName, as_json: AsJson = False) -> None:
     from clusterlm.cluster.why import explain
     from clusterlm.errors import RunError
 
+    if there := elsewhere.find(run):
+        options = ["--json"] if as_json else []
+        raise typer.Exit(elsewhere.pass_on(there, "why", run, *options))
     paths = find_run(run)
     reader = StatusReader(paths.root.parent)
     found = reader.read([paths.name])
@@ -116,16 +132,24 @@ def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
 
     if not runs:
         reader = _reader_of_all()
-        return reader.read(), reader.notes
-    found, notes = [], []
+        own = reader.read()
+        others, notes = elsewhere.statuses()
+        return _newest_first(own + others), reader.notes + notes
+    there = [one for one in map(elsewhere.find, runs) if one]
+    found, notes = elsewhere.statuses(there) if there else ([], [])
+    known = {one.run for one in there}
     by_folder: dict[Path, list[str]] = {}
-    for paths in map(find_run, runs):
+    for paths in map(find_run, [run for run in runs if run not in known]):
         by_folder.setdefault(paths.root.parent, []).append(paths.name)
     for folder, names in by_folder.items():
         reader = StatusReader(folder)
         found += reader.read(names)
         notes += reader.notes
     return found, notes
+
+
+def _newest_first(found: list[RunStatus]) -> list[RunStatus]:
+    return sorted(found, key=lambda s: (s.state.is_final, s.updated_s_ago or 0.0))
 
 
 def _reader_of_all() -> StatusReader:
@@ -167,6 +191,8 @@ def _watch(runs: list[str] | None) -> int:
 
     if not runs:
         return watch_all(_reader_of_all(), None)
+    if len(runs) == 1 and (there := elsewhere.find(runs[0])):
+        return elsewhere.watch(there)
     paths = [find_run(run) for run in runs]
     if len(paths) == 1:
         return watch_run(paths[0])
@@ -183,6 +209,21 @@ def _follow(paths: RunPaths, wanted: Wanted, lines: int) -> None:
         typer.echo(f"\n{paths.name} goes on; end it with: clusterlm cancel {paths.name}", err=True)
         raise typer.Exit(130) from None
     _say_at_once(f"--- {paths.name} is {one_line(end)} ---")
+
+
+def _log_options(
+    phase: PhaseName | None, rank: int | None, attempt: int | None, task: int | None, errors: bool
+) -> list[str]:
+    values = {"phase": phase and phase.value, "rank": rank, "attempt": attempt, "task": task}
+    options = [f"--{key}={value}" for key, value in values.items() if value is not None]
+    return [*options, "--errors"] if errors else options
+
+
+def _follow_as_json(paths: RunPaths, wanted: Wanted, count: int, place: str | None) -> None:
+    """For a follower on another machine; see `cluster/follow_json.py`."""
+    from clusterlm.cluster.follow_json import follow_as_json
+
+    follow_as_json(paths, wanted, count, place, say=_say_at_once)
 
 
 def _say_at_once(line: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.cli.read import RunName
 from clusterlm.errors import RunError
 
@@ -29,6 +30,8 @@ def report(
     from clusterlm.data.looks.page import heading, page, paragraph
     from clusterlm.node.files import read_jsonl
 
+    if there := elsewhere.find(run):
+        raise typer.Exit(elsewhere.report(there, out))
     paths = find_run(run)
     drawn = list(pictures(read_jsonl(paths.metrics)[0]))
     if not drawn:

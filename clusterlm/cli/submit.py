@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clusterlm.cli import elsewhere
 from clusterlm.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ Cluster = Annotated[
     typer.Option("--cluster", metavar="NAME", help="Where: local, slurm, or a cluster of yours."),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
+SnapshotLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--snapshot-limit", metavar="SIZE", help="Largest project that goes to a cluster: 200MB."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 # from a laptop: neither an argv nor an environment may hold them
 SecretsStdin = Annotated[bool, typer.Option("--secrets-stdin", hidden=True)]
@@ -50,27 +57,56 @@ def submit(
     ] = False,
     secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
+    limit: SnapshotLimit = None,
+    # for programs: a call that was cut off is asked for again with the same key
+    key: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Prepare image and data where needed, and train.
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
+    changes = with_cluster(overrides, cluster)
+    if there := elsewhere.cluster_of(job, changes):
+        code = elsewhere.submit(
+            there,
+            job,
+            changes,
+            name,
+            options=["--no-build"] if no_build else [],
+            limit=limit,
+            dry_run=dry_run,
+            watch=watch,
+            as_json=as_json,
+        )
+        raise typer.Exit(code)
     if secrets_stdin:
         take_secrets()
     loaded = load(job, overrides, name, cluster)
-    refuse_bad_data(loaded)
     if dry_run:
+        refuse_bad_data(loaded)
         _print_files(loaded)
         return
-    from clusterlm.cli.plan import warn_if_it_cannot_fit
-    from clusterlm.cluster.host import LocalHost
-    from clusterlm.cluster.submit import submit as send
-
-    warn_if_it_cannot_fit(loaded)
-    submission = send(loaded, loaded.job.name, LocalHost(), may_build=not no_build, tell=tell)
+    submission = _submit(loaded, may_build=not no_build, key=key)
     _print_submission(submission, as_json)
     if watch:
         raise typer.Exit(_watch(submission))
+
+
+def _submit(loaded: LoadedJob, *, may_build: bool, key: str | None) -> Submission:
+    from clusterlm.cli.plan import warn_if_it_cannot_fit
+    from clusterlm.cluster.host import LocalHost
+    from clusterlm.cluster.keyed_submit import clean_key, submit_once
+    from clusterlm.cluster.submit import submit as send
+
+    own = clean_key(key) if key else ""
+
+    def submit() -> Submission:
+        refuse_bad_data(loaded)
+        warn_if_it_cannot_fit(loaded)
+        host, name = LocalHost(), loaded.job.name
+        return send(loaded, name, host, key=own, may_build=may_build, tell=tell)
+
+    return submit_once(own, loaded.job, submit, tell) if own else submit()
 
 
 def resume(
@@ -91,9 +127,11 @@ def resume(
 
     if secrets_stdin:
         take_secrets()
-    paths = find_run(run)
     if overrides and job is None:
         raise RunError("--set changes a YAML: name it too, with --job JOB")
+    if there := elsewhere.find(run):
+        raise typer.Exit(elsewhere.resume(there, job, overrides, watch=watch, as_json=as_json))
+    paths = find_run(run)
     loaded = load(job, overrides, paths.name) if job else None
     submission = send(paths, LocalHost(), loaded, tell=tell)
     _print_submission(submission, as_json)
@@ -110,6 +148,8 @@ def cancel(
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.status import find_run, supervisor_lives
 
+    if there := elsewhere.find(run):
+        raise typer.Exit(elsewhere.pass_on(there, "cancel", run, *(["--now"] if now else [])))
     paths = find_run(run)
     done = take_away(
         paths, LocalHost(), now=now, is_running=lambda: supervisor_lives(paths), tell=typer.echo
@@ -137,8 +177,7 @@ def load(
     from clusterlm.spec.clusters import folders_of
     from clusterlm.spec.load import load_job
 
-    changes = [*(overrides or []), *([f"name={name}"] if name else [])]
-    changes += [override_of(cluster)] if cluster is not None else []
+    changes = with_cluster([*(overrides or []), *([f"name={name}"] if name else [])], cluster)
     notes: tuple[str, ...] = ()
     try:
         loaded = load_job(job, changes)
@@ -153,6 +192,11 @@ def load(
     if loaded.profile:
         use_folders(folders_of(loaded.profile))
     return loaded
+
+
+def with_cluster(overrides: list[str] | None, cluster: str | None) -> list[str]:
+    """The changes to a YAML, with `--cluster` among them."""
+    return [*(overrides or []), *([override_of(cluster)] if cluster is not None else [])]
 
 
 def override_of(cluster: str) -> str:
@@ -209,15 +253,7 @@ def _print_submission(done: Submission, as_json: bool) -> None:
     if as_json:
         import json
 
-        fields = {
-            "run": done.run.name,
-            "job_ids": done.job_ids,
-            "run_dir": str(done.run.root),
-            "cache_hit": done.cache_hit,
-            "fingerprint": done.fingerprint,
-            "shares_with": done.shares_with,
-        }
-        typer.echo(json.dumps(fields))
+        typer.echo(json.dumps(done.fields()))
         return
     typer.echo(f"run {done.run.name}")
     for phase, job_id in done.job_ids.items():

@@ -117,7 +117,7 @@ def _steps_there(
 
 
 def _connection(transport: Transport) -> Verdict:
-    done = transport.run(["uname", "-n"], timeout_s=ASK_TIMEOUT_S)
+    done = transport.run(["uname", "-n"], timeout_s=ASK_TIMEOUT_S, doing="the first look")
     if done.is_ok:
         node = readable_line(done.out.strip())
         return Verdict("connect", True, f"{transport.name}, node {node}")
@@ -132,7 +132,9 @@ def _slurm_on(host: Host, where: str) -> Verdict:
             "is it a login node of the cluster? Some sites need a line of `setup` in the profile:\n"
             "setup: [module load slurm]"
         )
-        return Verdict("slurm", False, f"no squeue on {where}: {_words(done)}", advice)
+        # 127: no such program, as in a shell
+        what = f"no squeue on {where}" if done.code == 127 else f"squeue fails on {where}"
+        return Verdict("slurm", False, f"{what}: {_words(done)}", advice)
     version = readable_line(done.out.strip())
     missing = [program for program in PROGRAMS if not host.has(program)]
     if missing:

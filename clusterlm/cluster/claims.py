@@ -71,7 +71,8 @@ def write_claim(cache: CachePaths, claim: Claim) -> None:
 
 def join(cache: CachePaths, claim: Claim, run: str) -> None:
     """Note that `run` waits for the claim's job too; call it under the lock."""
-    users = [*claim.users, run]
+    # once, also for a submit that was cut off here and goes on
+    users = list(dict.fromkeys([*claim.users, run]))
     write_json(cache.claim, {**asdict(claim), "users": users})
 
 

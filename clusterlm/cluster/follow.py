@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clusterlm.cluster.event_words import words_of
+from clusterlm.cluster.follow_place import Place
 from clusterlm.cluster.log_text import ErrorFilter, readable_line, readable_lines
 from clusterlm.cluster.logs import (
     LogFile,
@@ -61,6 +62,34 @@ class Follower:
         for file in self._files(attempts):
             self._add(file, offsets.get(file.path, 0))
 
+    @property
+    def place(self) -> Place:
+        """How far it has come; another follower can go on from there."""
+        root = self._run.root
+        files = {
+            str(path.relative_to(root)): [tail.whole_offset, tail.is_skipping, errors.is_open]
+            for path, (_, tail, errors) in self._tails.items()
+        }
+        return {
+            "events": self._events_offset,
+            "over": sorted(str(folder.relative_to(root)) for folder in self._over),
+            "failed": sorted(map(list, self._failed), key=str),
+            "files": files,
+        }
+
+    def go_on_from(self, place: Place) -> None:
+        """Show what has come since another follower was there."""
+        root = self._run.root
+        self._events_offset = place["events"]
+        self._failed = {(phase, number) for phase, number in place["failed"]}
+        self._over = {root / folder for folder in place["over"]}
+        for file in self._files(attempts_of(self._run, self._wanted)):
+            # a file that came since is shown from its beginning
+            at = place["files"].get(str(file.path.relative_to(root)), [0, False, False])
+            self._add(file, at[0])
+            _, tail, errors = self._tails[file.path]
+            tail.is_skipping, errors.is_open = at[1], at[2]
+
     def poll(self, now: float, *, is_last: bool = False) -> bool:
         """Show what is new; says whether there is more to read at once."""
         more = self._show_lines(now, is_last)
@@ -90,10 +119,21 @@ class Follower:
 
     def _drop_ended(self, attempts: list[AttemptPaths]) -> None:
         ended = {a.root for a in attempts[:-1] if a.root not in self._over and a.exit.exists()}
+        # one with lines that were not read yet stays for another round
+        ended -= {
+            file.attempt.root
+            for file, tail, _ in self._tails.values()
+            if file.attempt is not None and not tail.has_shown_all
+        }
+        # and one whose files were not even seen, as it came and went between two looks
+        ended = {a for a in ended if all(f.path in self._tails for f in self._files_below(a))}
         self._over |= ended
         for path, (file, _, _) in list(self._tails.items()):
             if file.attempt is not None and file.attempt.root in ended:
                 del self._tails[path]
+
+    def _files_below(self, root: Path) -> list[LogFile]:
+        return files_of(AttemptPaths(root), self._wanted)
 
     def _show_lines(self, now: float, is_last: bool) -> bool:
         # read anew at every look: a resume may bring other secrets
@@ -145,17 +185,35 @@ def follow(
     *,
     say: Callable[[str], None],
     reader: StatusReader | None = None,
+    place: Place | None = None,
+    came_to: Callable[[Place], None] = lambda place: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> RunStatus:
-    """Show the newest lines, then every new one until the run has ended; gives its last state."""
+    """Show the newest lines, then every new one until the run has ended; gives its last state.
+
+    Args:
+        run: which.
+        wanted: which of its lines.
+        num_lines: how many of those that are there.
+        say: gets each line.
+        reader: of its state.
+        place: go on from there, in place of the newest lines.
+        came_to: gets, after each look, the place that the lines so far lead up to.
+        clock: by which looks are timed.
+        sleep: between them.
+    """
     reader = reader or StatusReader(run.root.parent)
     follower = Follower(run, wanted, say)
-    follower.begin(num_lines)
+    if place is None:
+        follower.begin(num_lines)
+    else:
+        follower.go_on_from(place)
     looked, said = float("-inf"), ""
     while True:
         now = clock()
         more = follower.poll(now)
+        came_to(follower.place)
         if now - looked >= STATUS_EVERY_S:
             looked = now
             status = reader.glance_at(run)
@@ -171,6 +229,7 @@ def follow(
     sleep(POLL_S)
     while follower.poll(clock(), is_last=True):
         pass
+    came_to(follower.place)
     return status
 
 

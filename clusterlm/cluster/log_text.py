@@ -54,7 +54,8 @@ class ErrorFilter:
     """Lets tracebacks and lines that look like errors pass; one for each file."""
 
     def __init__(self) -> None:
-        self._in_traceback = False
+        self.is_open = False
+        """In the middle of a traceback."""
 
     def passes(self, line: str) -> bool:
         """Whether to show the line; call it with every line, in order.
@@ -65,11 +66,11 @@ class ErrorFilter:
         step 12 loss 3.4                        no
         """
         if _TRACEBACK in line:
-            self._in_traceback = True
+            self.is_open = True
             return True
-        if self._in_traceback:
+        if self.is_open:
             # frames are indented; chained tracebacks have an empty line between them
-            self._in_traceback = not line or line[0].isspace() or _is_frame_of_torchrun(line)
+            self.is_open = not line or line[0].isspace() or _is_frame_of_torchrun(line)
             return True
         return _ERROR.search(line) is not None
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clusterlm.paths import runs_dir
-from clusterlm.spec.clusters import local_runs_dirs
+from clusterlm.spec.local_folders import local_runs_dirs
 
 
 def use_folders(folders: Mapping[str, str]) -> None:

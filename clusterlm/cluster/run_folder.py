@@ -9,14 +9,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clusterlm import __version__
+from clusterlm.cluster.remote.git import code_of_run
 from clusterlm.cluster.secret_values import find_secrets
 from clusterlm.container import Container
 from clusterlm.data.fingerprint import fingerprint_of_parts
 from clusterlm.errors import ClusterLMError, RunError
-from clusterlm.node.files import write_atomically, write_json
+from clusterlm.node.files import read_jsonl, write_atomically, write_json
 from clusterlm.node.private import NotPrivate, refuse_open_folder, refuse_open_parent
 from clusterlm.paths import PRIVATE_DIR, RunPaths, cache_dir
 from clusterlm.render import render_run
@@ -58,21 +60,27 @@ class Resolved:
         return fingerprint_of_parts(self.parts) if self.parts else None
 
 
-def make_run_folder(run: RunPaths, resolved: Resolved) -> None:
+def make_run_folder(run: RunPaths, resolved: Resolved, key: str) -> None:
     """Make the folder of a new run; a kill at any moment leaves it whole or not at all.
+
+    Args:
+        run: the run.
+        resolved: what it is made from.
+        key: of the submit: another call with it goes on with this folder.
 
     Raises:
         RunError: the name is taken, perhaps in this very moment.
     """
     run.root.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
     refuse_open_runs_dir(run)
-    aside = RunPaths(run.root.with_name(f".{run.name}.{uuid.uuid4().hex[:12]}"))
+    remove_left_overs(run, key)
+    aside = RunPaths(_aside(run, key, uuid.uuid4().hex[:12]))
     try:
         for folder in (aside.root, aside.submitit, aside.checkpoints):
             folder.mkdir(mode=PRIVATE_DIR)
         fill_run_folder(run, resolved, where=aside)
         cluster = resolved.job.cluster
-        record(aside, "created", run=run.name, cluster=cluster, version=__version__)
+        record(aside, "created", run=run.name, cluster=cluster, version=__version__, key=key)
         try:
             # a folder is not renamed over another that holds something: of two submits one gets it
             aside.root.rename(run.root)
@@ -81,6 +89,32 @@ def make_run_folder(run: RunPaths, resolved: Resolved) -> None:
             raise
     finally:
         shutil.rmtree(aside.root, ignore_errors=True)
+
+
+def is_of_key(run: RunPaths, key: str) -> bool:
+    """Whether an earlier call of this very submit has made the folder."""
+    created = next((e for e in read_jsonl(run.events)[0] if e.get("event") == "created"), {})
+    return created.get("key") == key
+
+
+def remove_run_folder(run: RunPaths, key: str) -> None:
+    """Take the folder of a refused submit away: its name is free at once, or the folder whole."""
+    aside = _aside(run, key, "refused")
+    try:
+        run.root.rename(aside)
+    except OSError:
+        aside = run.root
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_left_overs(run: RunPaths, key: str) -> None:
+    """What calls with this key left aside when they were killed."""
+    for aside in run.root.parent.glob(_aside(run, key, "*").name):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(run: RunPaths, key: str, rest: str) -> Path:
+    return run.root.with_name(f".{run.name}.{key}.{rest}")
 
 
 def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None = None) -> None:
@@ -92,6 +126,7 @@ def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None
         where: folder to write to, when it is not yet that of the run.
     """
     to, job = where or run, resolved.job
+    code, diff = code_of_run(resolved.loaded.path)
     write_atomically(to.job_yaml, resolved.loaded.text)
     write_atomically(to.spec, spec_text(job))
     fields = {
@@ -105,9 +140,13 @@ def fill_run_folder(run: RunPaths, resolved: Resolved, *, where: RunPaths | None
         KEY_IN_LOCK: resolved.model_key,
         "cache_dir": str(cache_dir()),
         "job_yaml": str(resolved.loaded.path),
+        # commit, changes, digest of what was sent to a cluster; the diff lies beside
+        "code": code,
         "time": time.time(),
     }
     write_json(to.lock, fields)
+    if diff:
+        write_atomically(to.code_diff, diff)
     if resolved.secrets:
         write_json(to.secrets, resolved.secrets)
     write_node_files(run, job, resolved.fingerprint, resolved.container, where=to)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.records import Records
 from clusterlm.cluster.scheduler import Seen
 from clusterlm.node.progress import HIGH_WAIT
@@ -76,6 +77,31 @@ class RunStatus:
         for name in ("updated_s_ago", "eta_s"):
             fields[name] = None if fields[name] is None else round(fields[name], 1)
         return fields
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RunStatus:
+        """From what `status --json` printed on another machine; its texts are made safe to show.
+
+        What is not known, as with an answer of an older version, is left empty.
+        """
+        values: dict[str, Any] = {name: None for name in cls.__dataclass_fields__}
+        values |= dict.fromkeys(_TEXTS, "") | {"job_ids": [], "nodes": []}
+        for name, value in fields.items():
+            if name in values and value is not None:
+                values[name] = _safe(value)
+        state, cause = str(values["state"]), values["cause"]
+        values["state"] = State(state) if state in {s.value for s in State} else State.UNKNOWN
+        values["cause"] = Cause.__members__.get(str(cause))
+        return cls(**values)
+
+
+_TEXTS = ("run", "cluster", "phase", "advice", "source", "evidence", "trouble", "doing")
+
+
+def _safe(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_safe(one) for one in value]
+    return readable(value.encode()) if isinstance(value, str) else value
 
 
 def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) -> RunStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,37 +11,66 @@ from clusterlm.cluster import claims, launcher
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.preflight import claim_is_alive
 from clusterlm.data.whole import why_not_ready, why_not_whole
+from clusterlm.node.files import read_jsonl
 from clusterlm.paths import CachePaths, Phase, RunPaths
 from clusterlm.spec.job import LOCAL, Job
-from clusterlm.supervise.history import record
+from clusterlm.supervise.history import read_history, record
+from clusterlm.supervise.owner import token_of
+
+
+@dataclass
+class Chain:
+    """The jobs of one submit; another call with the same key goes on where this one was cut off."""
+
+    run: RunPaths
+    job: Job
+    host: Host
+    key: str
+    tell: Callable[[str], None] = print
+    sent: list[launcher.Submitted] = field(default_factory=list)
+    """In order; taken back when a later one is refused."""
+
+    def noted(self, phase: Phase) -> launcher.Submitted | None:
+        """The job of a phase that an earlier call with this key has sent and noted."""
+        token = token_of(self.key, phase)
+        for event in read_jsonl(self.run.events)[0]:
+            if event.get("event") == "submitted" and event.get("token") == token:
+                ids = (str(event["job_id"]), event.get("pid_started"), event.get("host"))
+                return launcher.Submitted(phase, *ids, tasks=int(event.get("tasks", 1)))
+        return None
 
 
 def prepare_data(
-    run: RunPaths, job: Job, cache: CachePaths, host: Host, sent: list[launcher.Submitted]
+    chain: Chain, cache: CachePaths
 ) -> tuple[bool, launcher.Submitted | None, str | None]:
     """Find or start what prepares the data: (hit, job to wait for, run that owns the job)."""
+    run, job = chain.run, chain.job
     with claims.locked(cache):
+        own, array = chain.noted("preprocess"), chain.noted("encode")
         if why_not_ready(cache) is None:
+            # what was sent before a call was cut off has made it
+            chain.sent += [s for s in (array, own) if s]
             record(run, "cache_hit", fingerprint=cache.root.name)
-            return True, None, None
-        is_alive = partial(claim_is_alive, host=host)
+            return own is None, None, None
+        is_alive = partial(claim_is_alive, host=chain.host)
         claim = claims.live_claim(cache, job.cluster, is_alive)
-        if claim:
+        if claim and own is None:
             claims.join(cache, claim, run.name)
             shared = launcher.Submitted("preprocess", claim.job_id, claim.pid_started, claim.host)
             if claim.array:
                 sharing = launcher.Submitted("encode", claim.array, tasks=claim.tasks)
-                _note(run, job, sharing, owner=claim.run)
-            _note(run, job, shared, owner=claim.run)
+                _note(chain, sharing, owner=claim.run)
+            _note(chain, shared, owner=claim.run)
             return False, shared, claim.run
-        before, array = _others(cache, job, is_alive), None
-        if before is None and job.encode_tasks > 1 and why_not_whole(cache.root):
-            array = send_phase(run, job, "encode", None, sent)
-        own = send_phase(run, job, "preprocess", before or array, sent, whatever=bool(before))
+        before = _others(cache, job, is_alive)
+        if array or (before is None and job.encode_tasks > 1 and why_not_whole(cache.root)):
+            array = send_phase(chain, "encode", None)
+        own = send_phase(chain, "preprocess", before or array, whatever=bool(before))
         further: dict[str, Any] = {"pid_started": own.pid_started, "host": own.host}
         if array:
             further |= {"array": array.job_id, "tasks": array.tasks}
-        claims.write_claim(cache, claims.claim_of(run.name, own.job_id, job.cluster, **further))
+        if claim is None or claim.run != run.name:
+            claims.write_claim(cache, claims.claim_of(run.name, own.job_id, job.cluster, **further))
         return False, own, None
 
 
@@ -55,44 +85,47 @@ def _others(
 
 
 def send_phase(
-    run: RunPaths,
-    job: Job,
-    phase: Phase,
-    after: launcher.Submitted | None,
-    sent: list[launcher.Submitted],
-    *,
-    whatever: bool = False,
+    chain: Chain, phase: Phase, after: launcher.Submitted | None, *, whatever: bool = False
 ) -> launcher.Submitted:
-    """Send one phase and add it to `sent`, which is taken back when a later one is refused.
+    """Send one phase, unless an earlier call with the same key has, and add it to what was sent.
 
     `whatever` lets it begin behind `after` however that ends.
     """
-    own = _submit_phase(run, job, phase, after, "afterany" if whatever else "afterok")
-    sent.append(own)
-    _note(run, job, own)
+    own = chain.noted(phase)
+    if own is None:
+        own = _submit_phase(chain, phase, after, "afterany" if whatever else "afterok")
+        _note(chain, own)
+    chain.sent.append(own)
     return own
 
 
 def _submit_phase(
-    run: RunPaths, job: Job, phase: Phase, after: launcher.Submitted | None, how: str
+    chain: Chain, phase: Phase, after: launcher.Submitted | None, how: str
 ) -> launcher.Submitted:
-    if job.cluster == LOCAL:
-        return launcher.submit_locally(run, phase, after.after if after else "")
+    token = token_of(chain.key, phase)
+    if chain.job.cluster == LOCAL:
+        return launcher.submit_locally(chain.run, phase, after.after if after else "", token=token)
     dependency = f"{how}:{after.job_id}" if after else None
-    return launcher.submit_to_slurm(run, job, phase, dependency)
+    return launcher.submit_to_slurm(
+        chain.run, chain.job, phase, dependency, host=chain.host, token=token, tell=chain.tell
+    )
 
 
-def _note(run: RunPaths, job: Job, sent: launcher.Submitted, owner: str | None = None) -> None:
+def _note(chain: Chain, sent: launcher.Submitted, owner: str | None = None) -> None:
     fields: dict[str, Any] = {
         "phase": sent.phase,
         "job_id": sent.job_id,
-        "cluster": job.cluster,
+        "cluster": chain.job.cluster,
     }
     if sent.pid_started:
         fields |= {"pid_started": sent.pid_started, "host": sent.host}
+    if sent.submitted:
+        fields["submitted"] = sent.submitted
     if sent.tasks > 1:
         fields["tasks"] = sent.tasks
-    if owner:
-        record(run, "shares", run=owner, **fields)
-    else:
-        record(run, "submitted", **fields)
+    if owner is None:
+        record(chain.run, "submitted", **fields, token=token_of(chain.key, sent.phase))
+        return
+    known = read_history(chain.run).jobs.get(sent.phase)
+    if known is None or known.job_id != sent.job_id:
+        record(chain.run, "shares", run=owner, **fields)

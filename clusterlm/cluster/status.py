@@ -22,7 +22,7 @@ from clusterlm.cluster.run_status import RunStatus, compose
 from clusterlm.cluster.scheduler import LOCAL, NOT_ASKED, SchedulerView, Seen
 from clusterlm.errors import RunError
 from clusterlm.paths import RunPaths
-from clusterlm.spec.clusters import folders_beside
+from clusterlm.spec.local_folders import folders_beside
 from clusterlm.supervise.causes import State
 from clusterlm.supervise.history import History, JobRef, read_history
 from clusterlm.supervise.judge_run import (

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 OLD_S = 10.0
 """From here on a line says how old its news is."""
 HEADS = (
-    *("RUN", "STATE", "PHASE", "STEP", "TRAIN LOSS", "EVAL LOSS", "EVAL PPL"),
+    *("RUN", "CLUSTER", "STATE", "PHASE", "STEP", "TRAIN LOSS", "EVAL LOSS", "EVAL PPL"),
     *("TOK/S", "/RANK", "MFU", "ETA", "SEEN", "WHY"),
 )
-WHERE_KNOWN = {"EVAL LOSS", "EVAL PPL", "/RANK", "MFU"}
+WHERE_KNOWN = {"CLUSTER", "EVAL LOSS", "EVAL PPL", "/RANK", "MFU"}
 """Columns that are left out when no run has a value: a line is wide enough."""
+HERE = ("local", "slurm")
+"""This machine and its Slurm need no name."""
 COLOURS = {
     State.PENDING: "yellow",
     State.PREPROCESSING: "cyan",
@@ -50,6 +52,7 @@ def cells(status: RunStatus) -> tuple[str, ...]:
     run, phase = readable_text(status.run), readable_text(status.phase)
     return (
         run,
+        "" if status.cluster in HERE else readable_text(status.cluster),
         status.state.value,
         phase,
         steps(status),
@@ -129,7 +132,7 @@ def rich_table(statuses: Iterable[RunStatus]) -> Table:
     for status, texts in zip(found, rows, strict=True):
         # Text, not str: square brackets in an error are no markup
         row = [Text(cell) for cell in texts]
-        row[1].stylize(COLOURS[status.state])
+        row[heads.index("STATE")].stylize(COLOURS[status.state])
         table.add_row(*row)
     return table
 

@@ -22,12 +22,18 @@ class Tail:
         """The last look read all there was."""
         self._partial = b""
         self._partial_since: float | None = None
-        self._skipping = False
+        self.is_skipping = False
+        """The rest of a line that was too long is left out."""
 
     @property
     def whole_offset(self) -> int:
         """Offset behind the last whole line."""
         return self.offset - len(self._partial)
+
+    @property
+    def has_shown_all(self) -> bool:
+        """Nothing is left to read, nor an unfinished line to be shown."""
+        return self.is_at_end and not self._partial
 
     def read(self, now: float, *, is_last: bool = False) -> list[bytes]:
         """Whole lines from the next `CHUNK` bytes, and an unfinished one when it is old.
@@ -53,7 +59,7 @@ class Tail:
         try:
             with self.path.open("rb") as handle:
                 if handle.seek(0, 2) < self.offset:
-                    self.offset, self._partial, self._skipping = 0, b"", False
+                    self.offset, self._partial, self.is_skipping = 0, b"", False
                 handle.seek(self.offset)
                 data = handle.read(CHUNK)
         except OSError:
@@ -66,16 +72,16 @@ class Tail:
         if whole:
             self._partial_since = None
             # the end of a line whose beginning was shown
-            if self._skipping:
-                whole, self._skipping = whole[1:], False
+            if self.is_skipping:
+                whole, self.is_skipping = whole[1:], False
         lines = [_cut(line) for line in whole]
         # a progress bar rewrites one line for ever: only what stands after the last return counts
         rest = _last_state(rest)
-        if self._skipping:
+        if self.is_skipping:
             rest = b""
         elif len(rest) > LONGEST_LINE:
             lines.append(_cut(rest))
-            rest, self._skipping = b"", True
+            rest, self.is_skipping = b"", True
         self._partial = rest
         return lines
 

@@ -119,7 +119,9 @@ def _feed_forward(setup: Setup) -> float:
         tensors -= 1
     dispatched = shape.active_experts * shape.hidden * 2 if shape.experts else 0
     adapters = setup.adapter_linears * setup.rank * e * (3 if setup.is_dora else 1)
-    dora = 2 * e * (shape.query_width + 2 * _inner(setup)) if setup.is_dora else 0
+    # DoRA scales what the matrix and the adapter gave, so each of its layers keeps both outputs:
+    # peft's DoraLinearLayer.forward
+    dora = 2 * e * setup.adapter_outputs if setup.is_dora else 0
     return e * (tensors * _inner(setup) + dispatched) + adapters + dora
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from clusterlm.plan.flops import model_flops_per_token
 from clusterlm.plan.gpus import Gpu, peak_flops
 from clusterlm.plan.setup import Setup
+from clusterlm.spec.units import counted
 
 # share of the dense peak, causal attention counted once: where it was published
 HOPPER_FULL = (0.35, "torchtitan, Llama 3 8B on 8 H100: 32 %, compiled 37 %")
@@ -20,8 +21,8 @@ ADAPTER = (0.35, "NeMo AutoModel, Llama 3 8B LoRA on an H100: 40 %")
 # an offloaded step waits for the host; nobody published a figure worth quoting
 OFFLOADED = 0.4
 BETWEEN_NODES = 0.9
-# published are models of 7B and more; small ones leave a GPU waiting
-SMALL = 10**9
+# published are models of 7B and more; small ones leave a GPU waiting, by how much nobody says
+SMALL, TOO_SMALL = 10**9, 10**8
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Budget:
     Attributes:
         tokens: in all passes, None when unknown; `origin` says from where.
         steps: optimizer steps.
+        no_speed: why none is known.
         seconds: of training; `jobs` of the time limit.
     """
 
@@ -50,12 +52,13 @@ class Budget:
     seconds: float | None
     gpu_hours: float | None
     jobs: int | None
+    no_speed: str = ""
 
 
 def assumed_speed(setup: Setup, gpu: Gpu | None, gpu_name: str | None) -> Speed | None:
-    """From a published share of the peak; None where the GPU is not known."""
-    peak = peak_flops(gpu.name if gpu else gpu_name or "", setup.precision)
-    if setup.on_cpu or peak is None:
+    """From a published share of the peak; None where `why_no_speed` says why not."""
+    peak = _peak(setup, gpu, gpu_name)
+    if peak is None or why_no_speed(setup, gpu, gpu_name):
         return None
     share, source = _share(setup, peak)
     if setup.zero and setup.zero.offload_optimizer:
@@ -71,6 +74,19 @@ def assumed_speed(setup: Setup, gpu: Gpu | None, gpu_name: str | None) -> Speed 
     return Speed(rate, words, is_measured=False)
 
 
+def why_no_speed(setup: Setup, gpu: Gpu | None, gpu_name: str | None) -> str:
+    """Why no speed is assumed, empty when one is."""
+    if setup.on_cpu:
+        return "no speed of a CPU is assumed"
+    if _peak(setup, gpu, gpu_name) is None:
+        named = gpu.name if gpu else gpu_name
+        return f"no peak of {named or 'a GPU without a name'} in {setup.precision} is known here"
+    if setup.shape.num_parameters < TOO_SMALL:
+        size = counted(setup.shape.num_parameters)
+        return f"nobody has published a speed of a model as small as {size}, so none is assumed"
+    return ""
+
+
 def budget_of(
     setup: Setup,
     *,
@@ -80,6 +96,7 @@ def budget_of(
     max_steps: int | None,
     speed: Speed | None,
     limit_s: int,
+    no_speed: str = "",
 ) -> Budget:
     """Put together.
 
@@ -91,6 +108,7 @@ def budget_of(
         max_steps: goes before epochs.
         speed: of all ranks.
         limit_s: time limit of one job.
+        no_speed: why there is none.
     """
     per_step = setup.tokens * setup.accumulation * setup.ranks
     if max_steps is not None:
@@ -109,6 +127,7 @@ def budget_of(
         seconds=seconds,
         gpu_hours=seconds * ranks / 3600 if seconds is not None and ranks else None,
         jobs=None if seconds is None else max(1, -(-int(seconds) // limit_s)),
+        no_speed=no_speed,
     )
 
 
@@ -144,6 +163,10 @@ def disk_of(setup: Setup, keep: int) -> Disk:
     else:
         states = setup.state_bytes * trained * size / 4
     return Disk(checkpoint=model + states, num_kept=keep, model=model)
+
+
+def _peak(setup: Setup, gpu: Gpu | None, gpu_name: str | None) -> float | None:
+    return peak_flops(gpu.name if gpu else gpu_name or "", setup.precision)
 
 
 def _share(setup: Setup, peak: float) -> tuple[float, str]:

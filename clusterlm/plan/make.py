@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clusterlm.errors import ClusterLMError
-from clusterlm.plan.budget import Speed, assumed_speed, budget_of, disk_of
+from clusterlm.plan.before import Before
+from clusterlm.plan.budget import Speed, assumed_speed, budget_of, disk_of, why_no_speed
 from clusterlm.plan.gpus import GIB, find_gpu
+from clusterlm.plan.measured import Measured
 from clusterlm.plan.memory import lowest_stage_of, memory_per_rank
-from clusterlm.plan.origin import Known, find_shape
+from clusterlm.plan.origin import Count, Known, find_shape
 from clusterlm.plan.report import Report
 from clusterlm.plan.setup import Setup, setup_of
 from clusterlm.plan.verdict import Machine, limits_of, nearest_that_fits
@@ -36,9 +38,11 @@ class Facts:
         host_bytes: memory of a node.
         disk_bytes: free where the runs lie.
         tokens: of one pass over the data, `tokens_origin` from where.
-        tokens_per_s: measured, of all ranks, `speed_origin` where.
+        tokens_per_s: given, of all ranks.
+        before: a run of the same model.
         liger: the kernels are there.
         may_import: transformers may be imported.
+        count_saved: elements of the weights in a model's folder.
         speedups: what is on and why.
     """
 
@@ -52,9 +56,10 @@ class Facts:
     tokens: float | None = None
     tokens_origin: str = ""
     tokens_per_s: float | None = None
-    speed_origin: str = ""
+    before: Before | None = None
     liger: bool = False
     may_import: bool = True
+    count_saved: Count | None = None
     speedups: tuple[tuple[str, bool, str], ...] = ()
 
 
@@ -70,6 +75,8 @@ def make_plan(job: Job, facts: Facts) -> Report:
         config=facts.config,
         parameters=facts.parameters,
         may_import=facts.may_import,
+        trained=facts.before.model if facts.before else None,
+        count_saved=facts.count_saved,
     )
     setup, notes = _setup(job, known, facts)
     name = facts.gpu or job.resources.gpu_type
@@ -80,10 +87,10 @@ def make_plan(job: Job, facts: Facts) -> Report:
         job.resources.mem * 2.0**20 if job.resources.mem else facts.host_bytes,
         facts.disk_bytes,
     )
+    measured = _measured(job, setup, facts)
     setup, stage_notes = _choose_stage(job, setup, machine)
     disk = disk_of(setup, job.train.keep_checkpoints)
     limits = tuple(limits_of(setup, machine, disk=disk.most))
-    measured = Speed(facts.tokens_per_s, facts.speed_origin, True) if facts.tokens_per_s else None
     lacking = any(not limit.fits for limit in limits if limit.name != "disk")
     return Report(
         job=job.name,
@@ -98,13 +105,15 @@ def make_plan(job: Job, facts: Facts) -> Report:
             origin=facts.tokens_origin,
             epochs=job.train.epochs,
             max_steps=job.train.max_steps,
-            speed=measured or assumed_speed(setup, gpu, name),
+            speed=_measured_speed(job, facts) or assumed_speed(setup, gpu, name),
             limit_s=job.resources.time,
+            no_speed=why_no_speed(setup, gpu, name),
         ),
         disk=disk,
         notes=(*notes, *stage_notes, *_unknown(machine, setup, name)),
         proposal=nearest_that_fits(setup, machine) if lacking else None,
         speedups=facts.speedups,
+        measured=measured,
     )
 
 
@@ -125,6 +134,26 @@ def _setup(job: Job, known: Known, facts: Facts) -> tuple[Setup, list[str]]:
     if job.train.mode == "partial":
         notes.append("train.trainable is counted by Llama's names of the layers")
     return setup, notes
+
+
+def _measured_speed(job: Job, facts: Facts) -> Speed | None:
+    if facts.tokens_per_s is not None:
+        return Speed(facts.tokens_per_s, "measured: --tokens-per-s", is_measured=True)
+    before = facts.before
+    if before is None or before.tokens_per_s is None or not before.speed_holds_for(job):
+        return None
+    return Speed(before.tokens_per_s, f"measured: run {before.run}", is_measured=True)
+
+
+def _measured(job: Job, setup: Setup, facts: Facts) -> Measured | None:
+    """By a run with the same settings, of those that memory and speed depend on."""
+    before = facts.before
+    if before is None or (before.peak is None and before.tokens_per_s is None):
+        return None
+    size = before.job.data.block_size if before.job.data else BLOCK_SIZE
+    if setup_of(before.job, setup.shape, block_size=size, liger=facts.liger) != setup:
+        return None
+    return Measured(before.run, before.peak, before.tokens_per_s)
 
 
 def _choose_stage(job: Job, setup: Setup, machine: Machine) -> tuple[Setup, list[str]]:

@@ -86,6 +86,13 @@ def memory_per_rank(setup: Setup) -> Memory:
     )
 
 
+def taken_bytes(setup: Setup, memory: Memory) -> float:
+    """What the trainer measures: on a GPU without its context, on the CPU of the whole process."""
+    if setup.on_cpu:
+        return memory.peak + PROCESS_CPU
+    return memory.peak - memory.device["GPU context"]
+
+
 def lowest_stage(
     job: Job, config: Mapping[str, Any], gpu_bytes: float, num_ranks: int, *, block_size: int = 0
 ) -> int | None:

@@ -1,13 +1,15 @@
 """Where the shape of a job's model is known from: a config.json, the class, or a number given.
 
-Nothing is downloaded. A model on the hub counts when its config.json is in the local cache.
+Nothing is downloaded. A model on the hub counts when its config.json is in the local cache. Of a
+class of the user's own, which is never run here, the weights that it has saved are counted: those
+of its folder, or of a run of the same model that has ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from clusterlm.plan.families import CLASSES, DEFAULTS
 from clusterlm.plan.shape import ModelShape, scratch_config, shape_of, typical_shape
 from clusterlm.spec.job import Job
 from clusterlm.spec.model import FromScratch, Model
+from clusterlm.spec.units import counted
+
+Count = Callable[[Path], int | None]
+"""Elements of the weights in a model's folder; None when there are none."""
 
 MORE = "give its size with --parameters 7B, or its config.json with --config FILE"
 
@@ -37,6 +43,8 @@ def find_shape(
     config: Path | None = None,
     parameters: int | None = None,
     may_import: bool = True,
+    trained: Path | None = None,
+    count_saved: Count | None = None,
 ) -> Known:
     """The shape of the job's model.
 
@@ -46,21 +54,26 @@ def find_shape(
         config: a config.json to take instead.
         parameters: size of a model of which nothing else is known.
         may_import: transformers may be asked about other models, which takes seconds.
+        trained: folder of this model as a run has saved it, which need not be there.
+        count_saved: counts such weights, and those of a folder whose type is not known.
 
     Raises:
         ClusterLMError: it cannot be known; the text says what to give.
     """
     rows = tokenizer_rows(job)
+    saved = _Saved(count_saved)
     if config is not None:
-        return _from_file(config, job, rows, may_import)
+        return _from_file(config, job, rows, may_import, saved)
     if parameters is not None:
-        note = f"only its size is known: a Llama of {parameters / 1e9:.3g}B parameters is assumed"
+        note = f"only its size is known: a Llama of {counted(parameters)} parameters is assumed"
         return Known(typical_shape(parameters, vocab=rows or 32000), "--parameters", (note,))
     if job.model is None:
         raise ClusterLMError(f"the job has train.command and no model: {MORE}")
     if job.model.from_scratch is not None:
-        return _from_scratch(job.model.from_scratch, job, rows, may_import)
-    return _from_name(job.model, job, environ, rows, may_import)
+        return _from_scratch(
+            job.model.from_scratch, job, rows, may_import, saved.shape(trained), trained
+        )
+    return _from_name(job.model, job, environ, rows, may_import, saved)
 
 
 def tokenizer_rows(job: Job) -> int | None:
@@ -75,9 +88,10 @@ def tokenizer_rows(job: Job) -> int | None:
     return rows
 
 
-def _from_file(path: Path, job: Job, rows: int | None, may_import: bool) -> Known:
+def _from_file(path: Path, job: Job, rows: int | None, may_import: bool, saved: _Saved) -> Known:
     config = _read_config(path)
     shape = shape_of(config) or (_ask_transformers(config) if may_import else None)
+    shape = shape or saved.shape(path.parent)
     if shape is None:
         kind = config.get("model_type") or config.get("text_config", {}).get("model_type")
         raise ClusterLMError(
@@ -90,7 +104,14 @@ def _from_file(path: Path, job: Job, rows: int | None, may_import: bool) -> Know
     return Known(shape, str(path), _notes_on(shape))
 
 
-def _from_scratch(asked: FromScratch, job: Job, rows: int | None, may_import: bool) -> Known:
+def _from_scratch(
+    asked: FromScratch,
+    job: Job,
+    rows: int | None,
+    may_import: bool,
+    saved: ModelShape | None,
+    trained: Path | None,
+) -> Known:
     notes = []
     if rows is None and "vocab_size" not in asked.config:
         notes.append("the entries of the tokenizer are not known; the default of the class is used")
@@ -101,10 +122,13 @@ def _from_scratch(asked: FromScratch, job: Job, rows: int | None, may_import: bo
             found = _ask_transformers(
                 {"architectures": [asked.class_], "vocab_size": rows or 32000} | asked.config
             )
+        if found is None and saved is not None:
+            return Known(saved, f"{asked.class_} as saved in {trained}", _notes_on(saved))
         if found is None:
             raise ClusterLMError(
                 f"model.from_scratch.class {asked.class_}: its parameters cannot be counted "
-                f"without running it; give its size with --parameters 7B.\n"
+                f"without running it; give its size with --parameters 7B. "
+                f"Once a run of this job has ended, its weights are counted.\n"
                 f"known are {', '.join(sorted(CLASSES))}"
             )
         return Known(found, asked.class_, (*notes, *_notes_on(found)))
@@ -120,12 +144,17 @@ def _from_scratch(asked: FromScratch, job: Job, rows: int | None, may_import: bo
 
 
 def _from_name(
-    model: Model, job: Job, environ: Mapping[str, str], rows: int | None, may_import: bool
+    model: Model,
+    job: Job,
+    environ: Mapping[str, str],
+    rows: int | None,
+    may_import: bool,
+    saved: _Saved,
 ) -> Known:
     name = model.name or ""
     folder = Path(name).expanduser()
     if (path := folder / "config.json").is_file():
-        return _from_file(path, job, rows, may_import)
+        return _from_file(path, job, rows, may_import, saved)
     if folder.is_absolute():
         raise ClusterLMError(f"model.name: {folder} holds no config.json here; {MORE}")
     cached = _in_hub_cache(name, model.revision, environ)
@@ -134,13 +163,13 @@ def _from_name(
             f"model {name}: its config.json is not in the hub cache of this machine, and nothing "
             f"is downloaded here; `hf download {name} config.json` fetches it, or {MORE}"
         )
-    return _from_file(cached, job, rows, may_import)
+    return _from_file(cached, job, rows, may_import, saved)
 
 
 def _notes_on(shape: ModelShape) -> tuple[str, ...]:
     if shape.model_type in DEFAULTS:
         return ()
-    return (f"{shape.model_type}: parameters by transformers, activations as of a Llama",)
+    return (f"{shape.model_type}: all parameters counted, activations as of a Llama",)
 
 
 def _in_hub_cache(name: str, revision: str | None, environ: Mapping[str, str]) -> Path | None:
@@ -191,14 +220,36 @@ def _ask_transformers(config: dict[str, Any]) -> ModelShape | None:
             model: Any = model_class(made) if model_class else auto.from_config(made)
     except Exception:  # any code of any model: then it is not known
         return None
-    count = sum(p.numel() for p in model.parameters())
-    # widths by their usual names, and whatever they do not explain beside the layers
-    whole = made.to_dict() | {"model_type": "llama"}
-    shape = shape_of(whole)
-    if shape is None:
+    return _of_count(made.to_dict(), sum(p.numel() for p in model.parameters()))
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """Models of any class, by the weights and the config.json in their folders."""
+
+    count: Count | None
+
+    def shape(self, folder: Path | None) -> ModelShape | None:
+        if self.count is None or folder is None:
+            return None
+        count = self.count(folder)
+        if not count:
+            return None
+        try:
+            return _of_count(_read_config(folder / "config.json"), count) or typical_shape(count)
+        except ClusterLMError:
+            return typical_shape(count)
+
+
+def _of_count(config: dict[str, Any], count: int) -> ModelShape | None:
+    """Widths by their usual names, and whatever they do not explain beside the layers."""
+    shape = shape_of(config | {"model_type": "llama"})
+    # a config of other names leaves the width to a default, which explains far too much
+    if shape is None or shape.num_parameters > 2 * count:
         return None
     rest = count - shape.num_parameters
-    return replace(shape, final_norms=shape.final_norms + rest, model_type=str(made.model_type))
+    kind = str(config.get("model_type", ""))
+    return replace(shape, final_norms=shape.final_norms + rest, model_type=kind)
 
 
 def _count_entries(name: str | None) -> int | None:

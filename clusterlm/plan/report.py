@@ -8,12 +8,13 @@ from typing import Any
 
 from clusterlm.plan.budget import Budget, Disk
 from clusterlm.plan.gpus import GIB
+from clusterlm.plan.measured import Measured
 from clusterlm.plan.memory import Memory
 from clusterlm.plan.origin import Known
 from clusterlm.plan.setup import Setup
 from clusterlm.plan.states import persistent_elements
 from clusterlm.plan.verdict import Limit, Proposal
-from clusterlm.spec.units import spoken
+from clusterlm.spec.units import counted, spoken
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Report:
     notes: tuple[str, ...]
     proposal: Proposal | None
     speedups: tuple[tuple[str, bool, str], ...] = ()
+    measured: Measured | None = None
 
     @property
     def fits(self) -> bool:
@@ -67,6 +69,8 @@ def lines_of(report: Report, *, explain: bool = False) -> Iterator[str]:
     yield from _column("host, per node", host, memory.host_peak, limit)
     yield from _disk(report)
     yield from _time(report)
+    if report.measured is not None:
+        yield report.measured.line(setup, memory)
     if report.speedups:
         yield ""
         for name, is_on, why in report.speedups:
@@ -141,6 +145,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "seconds": budget.seconds,
         "gpu_hours": budget.gpu_hours,
         "jobs": budget.jobs,
+        "measured": report.measured.as_json(setup, report.memory) if report.measured else None,
         "speedups": [{"name": n, "on": on, "why": why} for n, on, why in report.speedups],
         "notes": [*report.known.notes, *report.notes],
         "set": list(report.proposal.settings) if report.proposal else [],
@@ -154,10 +159,10 @@ def _head(report: Report) -> Iterator[str]:
         f"{setup.ranks} process{'es' * (setup.ranks > 1)}," if setup.on_cpu else f"{setup.ranks} x"
     )
     active = setup.shape.num_active
-    share = f", {_count(active)} active" if setup.shape.experts else ""
+    share = f", {counted(active)} active" if setup.shape.experts else ""
     yield (
-        f"{report.known.origin}: {_count(setup.shape.num_parameters)} parameters{share}, "
-        f"{_count(setup.num_trained)} trained ({setup.mode})"
+        f"{report.known.origin}: {counted(setup.shape.num_parameters)} parameters{share}, "
+        f"{counted(setup.num_trained)} trained ({setup.mode})"
     )
     words = f"{count} {device} on {setup.nodes} node{'s' if setup.nodes > 1 else ''}"
     yield (
@@ -195,9 +200,9 @@ def _time(report: Report) -> Iterator[str]:
         yield f"time  unknown: {budget.origin}"
         return
     steps = f"{budget.steps:,} steps, " if budget.steps else ""
-    yield f"tokens  {_count(budget.tokens)} ({steps}{budget.origin})"
+    yield f"tokens  {counted(budget.tokens)} ({steps}{budget.origin})"
     if budget.seconds is None or budget.speed is None:
-        yield "time  unknown: no speed can be assumed here; measured, it is --tokens-per-s N"
+        yield f"time  unknown: {budget.no_speed}; a measured one is --tokens-per-s N"
         return
     cost = f", {budget.gpu_hours:,.1f} GPU-hours" if budget.gpu_hours is not None else ""
     jobs = f", {budget.jobs} jobs of the time limit" if (budget.jobs or 1) > 1 else ""
@@ -273,10 +278,3 @@ def _gib(size: float | None) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _count(number: float) -> str:
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"

@@ -34,7 +34,8 @@ class Setup:
         weight_bytes: of a weight as the trainer loads it.
         mode: train.mode.
         num_trained: elements that get a gradient.
-        adapter_linears: linear layers with an adapter in each layer; `rank` is the adapter's.
+        adapter_linears: linear layers with an adapter in each layer, of `adapter_outputs` numbers a
+            token together; `rank` is the adapter's.
         is_dora: the adapter also learns lengths.
         quantized: nf4, fp4, int8 or empty.
         micro_batch: blocks per forward pass; `accumulation` passes to a step.
@@ -59,6 +60,7 @@ class Setup:
     mode: str
     num_trained: int
     adapter_linears: int
+    adapter_outputs: int
     rank: int
     is_dora: bool
     quantized: str
@@ -138,6 +140,7 @@ def setup_of(job: Job, shape: ModelShape, *, block_size: int, liger: bool = Fals
         mode=train.mode,
         num_trained=num_trained(shape, train.mode, adapter, train.trainable),
         adapter_linears=len(_targets(shape, adapter)) if adapter else 0,
+        adapter_outputs=_outputs(shape, adapter) if adapter else 0,
         rank=adapter.r if adapter else 0,
         is_dora=bool(adapter and adapter.method == "dora"),
         quantized=(model.quantization if model else None) or "",
@@ -161,6 +164,7 @@ def with_adapter(setup: Setup, rank: int) -> Setup:
         weight_bytes=2 if setup.precision == "bf16" else 4,
         num_trained=num_trained(setup.shape, "adapter", adapter, []),
         adapter_linears=len(_targets(setup.shape, adapter)),
+        adapter_outputs=_outputs(setup.shape, adapter),
         rank=rank,
     )
 
@@ -178,6 +182,10 @@ def num_trained(shape: ModelShape, mode: str, adapter: Adapter | None, patterns:
 
 def _targets(shape: ModelShape, adapter: Adapter) -> list[tuple[str, int, int]]:
     return chosen_linears(shape, adapter.target_modules, adapter.exclude_modules)
+
+
+def _outputs(shape: ModelShape, adapter: Adapter) -> int:
+    return sum(outputs for _, _, outputs in _targets(shape, adapter))
 
 
 def _adapter_size(shape: ModelShape, adapter: Adapter) -> int:

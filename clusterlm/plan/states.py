@@ -12,6 +12,9 @@ number in the forward pass. AdamW keeps two float32 numbers: 8 T.
     fsdp         weights sN/w, gradients sT/w, optimizer 2sT/w, two gathered layers in e
                  (shard gradients: all of them)
 
+    offloaded    the optimizer steps on float32 gradients on the host, 4T/w; stage 3 keeps eT/w
+                 beside them, stages 1 and 2 only while they accumulate
+
 So full AdamW in bf16 under ZeRO-3 is 2 + 2 + 4 + 8 = 16 bytes per parameter, over w ranks.
 Offloaded, the same bytes lie in the host's memory.
 """
@@ -59,6 +62,7 @@ def states_of(setup: Setup) -> States:
     states = _zero3(setup) if setup.zero.stage == 3 else _zero12(setup)
     if setup.zero.offload_optimizer:
         _move(states, "master", "optimizer", "gradients", "held", "step")
+        states.host["gradients"] = _offloaded_gradients(setup)
     if setup.zero.offload_parameters:
         _move_weights(setup, states)
     return states
@@ -185,6 +189,18 @@ def _loaded_bytes(setup: Setup, size: int | None = None) -> float:
 def _trained_size(setup: Setup) -> int:
     """Bytes of a trained weight: peft keeps adapters in float32 beside a bf16 model."""
     return 4 if setup.mode == "adapter" else setup.weight_bytes
+
+
+def _offloaded_gradients(setup: Setup) -> float:
+    """What DeepSpeed 0.19 makes on the host for gradients.
+
+    Stage 3: `grad_partitions_flat_buffer`, and for each sub-group a float32 `.grad`
+    (`initialize_optimizer_states`). Stages 1 and 2: the latter, and `accumulated_grads_in_cpu`.
+    """
+    assert setup.zero is not None
+    of_passes = setup.zero.stage == 3 or setup.accumulation > 1
+    size = 4 + (setup.compute_bytes if of_passes else 0)
+    return size * setup.num_trained / setup.ranks
 
 
 def _move(states: States, *names: str) -> None:

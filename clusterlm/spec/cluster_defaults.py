@@ -178,4 +178,6 @@ def _resource_words(key: str, value: Any) -> str:
         return ", ".join(f"{key}.{inner} {v}" for inner, v in value.items())
     if isinstance(value, list):
         return " ".join(value)
-    return key if value is True else f"{key} {value}"
+    if isinstance(value, bool):
+        return key if value else f"{key} false"
+    return f"{key} {value}"

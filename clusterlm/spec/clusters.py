@@ -11,11 +11,8 @@ and its comments are the user's.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +20,8 @@ from pydantic import ValidationError
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 from clusterlm.spec.base import without_plugins
 from clusterlm.spec.document import CLUSTERS, Document, NotYaml, read_document
+from clusterlm.spec.local_folders import clusters_file as clusters_file
+from clusterlm.spec.local_folders import folders_in, refuse_open_file
 from clusterlm.spec.mistakes import problems_of
 from clusterlm.spec.place import Place, dotted, line_of
 from clusterlm.spec.profile import Profile
@@ -30,21 +29,11 @@ from clusterlm.spec.rules_profile import problems_in
 from clusterlm.spec.text_file import read_text
 from clusterlm.spec.wording import did_you_mean, printable, shown
 
-CONFIG = "CLUSTERLM_CONFIG"
 RESERVED = ("local", "slurm")
 """What a job's `cluster` means without any profile."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAMES = "only letters, digits and . _ -, beginning with a letter or digit, at most 64 characters"
-_FOLDERS = {"RUNS": "runs", "CACHE": "cache", "IMAGES": "images"}
-
-
-def clusters_file() -> Path:
-    """`$CLUSTERLM_CONFIG`, else `clusterlm/clusters.yaml` of the XDG config folder."""
-    if os.environ.get(CONFIG):
-        return Path(os.environ[CONFIG]).expanduser().absolute()
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return base.expanduser().absolute() / "clusterlm" / "clusters.yaml"
 
 
 def read_clusters() -> dict[str, Profile]:
@@ -111,67 +100,7 @@ def folders_of(profile: Profile) -> dict[str, str]:
 
     Empty for one that is reached over SSH: its folders are over there.
     """
-    return {} if profile.host else _folders_in(profile.model_dump())
-
-
-def local_runs_dirs() -> list[Path]:
-    """Where runs of this machine's clusters lie, beside the usual place.
-
-    None where `$CLUSTERLM_RUNS_DIR` says where runs are. Never fails: whoever looks at runs must
-    see them also while somebody edits clusters.yaml.
-    """
-    path = clusters_file()
-    if os.environ.get("CLUSTERLM_RUNS_DIR") or not path.is_file():
-        return []
-    found = [Path(f["CLUSTERLM_RUNS_DIR"]) for f in _local_folders() if "CLUSTERLM_RUNS_DIR" in f]
-    return list(dict.fromkeys(found))
-
-
-def folders_beside(runs_dir: Path) -> dict[str, str]:
-    """The caches and images of the cluster whose runs lie there; empty when it is nobody's."""
-    for folders in _local_folders():
-        if folders.get("CLUSTERLM_RUNS_DIR") == str(runs_dir):
-            return {key: path for key, path in folders.items() if key != "CLUSTERLM_RUNS_DIR"}
-    return {}
-
-
-def _local_folders() -> list[dict[str, str]]:
-    # not `read_clusters`: it refuses the whole file for one mistake, and costs 20 ms
-    try:
-        refuse_open_file(clusters_file())
-        values = read_document(clusters_file().read_text("utf-8"), CLUSTERS).values
-    except (OSError, ValueError, NotYaml, ClusterLMError):
-        return []
-    entries = values.get("clusters")
-    listed = entries.values() if isinstance(entries, dict) else []
-    return [_folders_in(entry) for entry in listed if isinstance(entry, dict) and _is_here(entry)]
-
-
-def _is_here(entry: Mapping[str, Any]) -> bool:
-    return entry.get("host") is None
-
-
-def _folders_in(entry: Mapping[str, Any]) -> dict[str, str]:
-    found, folder = {}, entry.get("folder")
-    folder = folder if isinstance(folder, str) else None
-    for key, leaf in _FOLDERS.items():
-        own = entry.get(f"{leaf}_dir") or (f"{folder}/{leaf}" if folder else None)
-        if isinstance(own, str):
-            found[f"CLUSTERLM_{key}_DIR"] = str(Path(own).expanduser().absolute())
-    return found
-
-
-def refuse_open_file(path: Path) -> None:
-    """Raise when somebody else may write what decides where this clusterlm connects to.
-
-    Raises:
-        ClusterLMError: with the command that closes it.
-    """
-    found = path.stat()
-    if found.st_uid not in (os.getuid(), 0):
-        raise ClusterLMError(f"{path} belongs to another user; make a file of your own")
-    if stat.S_IMODE(found.st_mode) & 0o022:
-        raise ClusterLMError(f"{path} may be written by others; close it with: chmod go-w {path}")
+    return {} if profile.host else folders_in(profile.model_dump())
 
 
 def name_problem(name: str) -> str | None:

@@ -71,7 +71,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
             job names a cluster of it.
         ClusterLMError: the file cannot be read at all.
     """
-    return load_text(_read(path.absolute()), path, overrides)
+    return load_text(read_job_text(path), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
@@ -111,6 +111,21 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     return LoadedJob(job, text, path, tuple(overrides), notes, profile)
 
 
+def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A job's values as they were written, with `--set` applied and old names replaced; unchecked.
+
+    Raises:
+        SpecError: it is no YAML.
+    """
+    try:
+        document = read_document(text)
+    except NotYaml as error:
+        raise SpecError(source, [error.problem]) from error
+    apply_overrides(document.values, overrides)
+    _translate(document.values)
+    return document.values
+
+
 def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     """The error for problems that were found after loading, with their lines in the file."""
     document = read_document(loaded.text)
@@ -124,8 +139,13 @@ def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = (
     return SpecError(source, in_order, notes)
 
 
-def _read(path: Path) -> str:
-    return read_text(path, wanted=WANTED, in_folder="give the job.yaml in it")
+def read_job_text(path: Path) -> str:
+    """The text of a job.yaml.
+
+    Raises:
+        ClusterLMError: it cannot be read.
+    """
+    return read_text(path.absolute(), wanted=WANTED, in_folder="give the job.yaml in it")
 
 
 def _cluster_of(values: dict[str, Any]) -> tuple[Profile | None, Probe | None]:

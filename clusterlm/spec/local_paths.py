@@ -25,7 +25,7 @@ PLACEHOLDERS: dict[str, Callable[[], str]] = {"stdlib": lambda: sysconfig.get_pa
 def make_paths_absolute(values: dict[str, Any], folder: str) -> list[Problem]:
     """Change every path of a job in place; what is no text is left for the schema to refuse."""
     problems = []
-    for holder, key, place, is_path in _path_keys(values, folder):
+    for holder, key, place, is_path in path_keys(values, folder):
         text = holder[key]
         unknown = [p for p in re.findall(r"\{([^{}]*)\}", text) if p not in PLACEHOLDERS]
         if unknown:
@@ -33,15 +33,15 @@ def make_paths_absolute(values: dict[str, Any], folder: str) -> list[Problem]:
             problems.append(Problem(dotted(place), message))
         elif is_path:
             holder[key] = absolute(text, folder)
-    for source, _ in _sources(_mapping(values, "data")):
+    for source, _ in sources_of(_mapping(values, "data")):
         converter = source.get("converter")
         if _is_text(converter):
-            source["converter"] = _absolute_converter(converter, folder)
+            source["converter"] = absolute_converter(converter, folder)
     model = _mapping(values, "model")
     for holder in (model, _mapping(model, "from_scratch")):
         if _is_text(holder.get("class")):
             # written as a converter is: my_model.py:Class
-            holder["class"] = _absolute_converter(holder["class"], folder)
+            holder["class"] = absolute_converter(holder["class"], folder)
     return problems
 
 
@@ -58,7 +58,7 @@ def looks_like_path(text: str) -> bool:
     return text.startswith(("./", "../", "/", "~", "{")) or text in {".", ".."}
 
 
-def _absolute_converter(text: str, folder: str) -> str:
+def absolute_converter(text: str, folder: str) -> str:
     """`conv.py:f` and, where there is such a file, `conv.f` and `package.conv:f`."""
     if text.endswith(".py"):
         # names no function; a rule says so
@@ -73,12 +73,12 @@ def _absolute_converter(text: str, folder: str) -> str:
 _Found = tuple[Any, str | int, Place, bool]
 
 
-def _path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
+def path_keys(values: dict[str, Any], folder: str) -> Iterator[_Found]:
     """Where paths stand: what holds the text, its key there, its place, whether it is a path."""
     data, model, train = (_mapping(values, key) for key in ("data", "model", "train"))
     tokenizer = _mapping(data, "tokenizer")
     yield from _image_paths(_mapping(values, "image"))
-    for source, where in _sources(data):
+    for source, where in sources_of(data):
         if _is_text(source.get("path")):
             yield source, "path", (*where, "path"), True
     if _is_text(train.get("deepspeed")):
@@ -117,7 +117,8 @@ def _image_paths(image: dict[str, Any]) -> Iterator[_Found]:
             yield mounts, number, ("image", "mounts", number), True
 
 
-def _sources(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Place]]:
+def sources_of(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Place]]:
+    """Sources of data, those that are held back too, and their places."""
     held_back = _mapping(data, "validation")
     holders: list[tuple[dict[str, Any], Place]] = [
         (data, ("data",)),

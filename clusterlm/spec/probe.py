@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clusterlm.node.files import write_atomically
-from clusterlm.spec.clusters import clusters_file
+from clusterlm.spec.local_folders import clusters_file
 from clusterlm.spec.resources import GpuRequest
 
 
@@ -44,6 +44,58 @@ class ProbedPartition(_Found):
     """CPUs of its smallest node."""
     accounts: tuple[str, ...] = ()
     """The only accounts that may use it; empty: all."""
+    nodes_up: int | None = None
+    """Nodes that are neither down nor drained."""
+    max_nodes: int | None = None
+    """Most nodes of one job; None: no limit, or not known."""
+    priority_tier: int | None = None
+    """Jobs of a higher one may preempt, or at least go first."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Slurm counts GPUs on some of its nodes."""
+        return any(name.split(":")[0] == "gpu" for name in self.gres)
+
+
+class ProbedQos(_Found):
+    """One quality of service."""
+
+    name: str
+    grace_s: int | None = None
+    preempt_mode: str | None = None
+    """None: that of the cluster."""
+    max_time_s: int | None = None
+    preempts: tuple[str, ...] = ()
+
+
+class ProbedNode(_Found):
+    """One compute node, as the probe job saw it."""
+
+    host: str
+    python: str | None = None
+    """Path and version of what ran the probe there."""
+    clock_skew_s: float | None = None
+    """Ahead of the login node."""
+    interface: str | None = None
+    """What carries the route to the other node."""
+    enroot: str | None = None
+    apptainer: str | None = None
+    gpus: tuple[str, ...] = ()
+    cpus: int | None = None
+    mem_mb: int | None = None
+
+
+class ProbedMachine(_Found):
+    """The machine that doctor ran on, for `cluster: local`."""
+
+    host: str
+    python: str
+    cpus: int
+    mem_mb: int | None = None
+    gpus: tuple[str, ...] = ()
+    docker: str | None = None
+    """Version of the daemon; empty text: none answers."""
+    torch: str | None = None
 
 
 class ProbedFolder(_Found):
@@ -54,6 +106,8 @@ class ProbedFolder(_Found):
     """A compute node sees it, as the same folder."""
     fsync_rename: bool | None = None
     """A file can be written, flushed and renamed there from a compute node."""
+    fsync_rename_s: float | None = None
+    """The slowest of a few times that took."""
     free_bytes: int | None = None
     free_inodes: int | None = None
 
@@ -106,6 +160,23 @@ class Probe(_Found):
     python: str | None = None
     """Python on a compute node that runs clusterlm, with its version."""
     nodes_test: NodesTest | None = None
+    cluster_name: str | None = None
+    """As Slurm calls itself."""
+    default_account: str | None = None
+    qos_limits: tuple[ProbedQos, ...] = ()
+    enforces_limits: bool | None = None
+    """EnforcePartLimits: sbatch refuses what a partition never allows; else it waits for ever."""
+    enforces_accounts: bool | None = None
+    """A job needs an account of the user's."""
+    hides_jobs: bool | None = None
+    """PrivateData: other users' jobs cannot be seen."""
+    min_job_age_s: int | None = None
+    """So long the controller remembers an ended job."""
+    nodes: tuple[ProbedNode, ...] = ()
+    """Those that the probe job looked at."""
+    nodes_time: float | None = None
+    """When it did; `time` may be later."""
+    machine: ProbedMachine | None = None
     notes: tuple[str, ...] = ()
     """What could not be found out, and why."""
 

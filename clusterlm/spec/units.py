@@ -133,6 +133,14 @@ def spoken(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def counted(number: float) -> str:
+    """A large number for people, in three digits: 235B, 41.9M, 200K."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
 def _with_seconds(seconds: int) -> str:
     return f"{seconds}s"
 

@@ -229,7 +229,8 @@ SIGNATURES: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (
             r"^(?:\w+\.)*(?:ModuleNotFoundError|ImportError|SyntaxError|IndentationError|NameError"
             r"|AttributeError|TypeError|KeyError|IndexError|ValueError|FileNotFoundError"
-            r"|NotADirectoryError|PermissionError|NotImplementedError|TrainError|SpecError)\b",
+            r"|NotADirectoryError|PermissionError|NotImplementedError|TrainError|WeightsError"
+            r"|SpecError)\b",
             Cause.USER_ERROR,
         ),
     )

@@ -2,11 +2,14 @@
 
 Every event is one object with `time` (unix seconds) and `event`, and these fields:
 
-    created           run cluster version
+    created           run cluster version key
     cache_hit         fingerprint
-    submitted         phase job_id cluster [tasks] [pid_started host]   local: job_id is a pid
+    submitted         phase job_id cluster token [submitted] [tasks] [pid_started host]
+                      local: job_id is a pid
+    send_unclear      key              Slurm did not answer: a job may be in the queue
+    not_sent          phase token      none was
     shares            phase job_id run [tasks] [submitted]   another run prepares the same data
-    resumed           by
+    resumed           by key
     cancel_requested  by now
     phase_started     phase job_id restart nodes host
     attempt_started   phase attempt nodes ranks resume_step
@@ -82,6 +85,8 @@ class History:
     cancel_requested: float | None = None
     stop_reason: str | None = None
     requeued: bool = False
+    unclear: str = ""
+    """Key of a submit that does not know whether a job of it is in the queue."""
     end: dict[str, Any] | None = None
     """The `ended` event, until somebody resumes."""
 
@@ -146,6 +151,15 @@ def _submitted(h: History, e: dict[str, Any]) -> None:
     if old := h.jobs.get(ref.phase):
         h.past_jobs.append(old)
     h.jobs[ref.phase] = ref
+    h.unclear = ""
+
+
+def _send_unclear(h: History, e: dict[str, Any]) -> None:
+    h.unclear = e["key"]
+
+
+def _not_sent(h: History, e: dict[str, Any]) -> None:
+    h.unclear = ""
 
 
 def _resumed(h: History, e: dict[str, Any]) -> None:
@@ -214,6 +228,8 @@ _STEPS = {
     "cache_hit": _cache_hit,
     "submitted": _submitted,
     "shares": _submitted,
+    "send_unclear": _send_unclear,
+    "not_sent": _not_sent,
     "resumed": _resumed,
     "cancel_requested": _cancel_requested,
     "phase_started": _phase_started,

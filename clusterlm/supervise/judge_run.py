@@ -47,6 +47,9 @@ def _is_over(row: JobRow | None) -> bool:
 
 
 def _unsubmitted(view: RunView) -> Verdict:
+    if view.history.unclear:
+        text = "Slurm did not answer its submit: it may be in the queue; the same submit with "
+        return Verdict(State.UNKNOWN, None, f"{text}--key {view.history.unclear} finds out")
     if view.now - (view.history.updated or 0.0) < SUBMIT_TAKES_S:
         return Verdict(State.PENDING, None, "being submitted")
     return Verdict(State.STOPPED, Cause.VANISHED, "it was never submitted to the end")

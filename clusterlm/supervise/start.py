@@ -41,7 +41,7 @@ def main(folder: str) -> int:
         return 1
     from submitit.core.submission import process_job
 
-    process_job(folder)
+    process_job(submitit_dir)
     return 0
 
 

@@ -24,8 +24,8 @@ from clusterlm.errors import TrainError
 from clusterlm.spec.model import Adapter
 from clusterlm.spec.wording import one_line
 from clusterlm.train.adapter_start import Sample, begin
-from clusterlm.train.whole_load import explain_adapter, refuse_partial_adapter
 from clusterlm.weights.files import ADAPTER_CONFIG
+from clusterlm.weights.whole_load import explain_adapter, faults_of_adapter
 
 __all__ = ["Sample", "add_adapter", "linear_layer_names", "refuse_unmatched"]
 
@@ -260,7 +260,11 @@ def _continued(model: Any, folder: str, *, one_type: bool) -> Any:
             f"model.adapter.continue_from: the adapter in {folder} does not fit the model: "
             f"{explain_adapter(folder, error)}"
         ) from error
-    refuse_partial_adapter(adapted, folder)
+    if faults := faults_of_adapter(adapted, Path(folder)):
+        raise TrainError(
+            f"model.adapter.continue_from: the adapter in {folder} does not fit the model: "
+            f"{'; '.join(faults)}"
+        )
     return adapted
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from clusterlm.train.loaded import Loaded, load_target, quiet_libraries
 from clusterlm.train.model import choose_dtype
 from clusterlm.train.sampling import Sampling
 from clusterlm.train.target import Target, data_folder
+from clusterlm.train.terminal import take_anything, write_answer
 from clusterlm.weights.compare import MOST_TOKENS
 from clusterlm.weights.merge import MergeJob
 
@@ -104,7 +105,8 @@ def open_chat(target: Target, sampling: Sampling, *, seed: int | None = None, **
     loaded = load_target(target, **how)
     if seed is not None:
         set_seed(seed)
-    return Chat(Answerer(loaded, sampling), History(), partial(print, end="", flush=True))
+    take_anything(sys.stdout)
+    return Chat(Answerer(loaded, sampling), History(), write_answer)
 
 
 def evaluate_target(

@@ -143,7 +143,8 @@ class Answerer:
         # whatever it is, the reader of the pieces must not wait for ever
         except BaseException as error:
             failed.append(error)
-            streamer.end()
+            # not `end`, which decodes what is left: that may be what failed
+            streamer.on_finalized_text("", stream_end=True)
 
     def _ends(self) -> dict[str, Any]:
         """Where an answer ends: as model and tokenizer say, and where the template ends a turn."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterlm.errors import TrainError
-from clusterlm.spec.wording import did_you_mean
+from clusterlm.spec.wording import did_you_mean, printable
 from clusterlm.train.answer import Answerer
 from clusterlm.train.history import ASSISTANT, USER, History
+from clusterlm.train.terminal import as_text
 
 Write = Callable[[str], None]
 ReadLine = Callable[[], str]
@@ -57,7 +58,7 @@ class Chat:
             self.write(f"{PLAIN}\n")
         while True:
             try:
-                line = read_line().strip()
+                line = as_text(read_line()).strip()
             except EOFError:
                 self.write("\n")
                 return
@@ -130,7 +131,9 @@ class Chat:
             "/help": lambda _: self.write(f"{HELP}\n"),
         }
         if name not in commands:
-            raise TrainError(f"no command {name}; {did_you_mean(name, [*commands, '/quit'])}")
+            raise TrainError(
+                f"no command {printable(name)}; {did_you_mean(name, [*commands, '/quit'])}"
+            )
         commands[name](rest)
 
     def _reset(self, _: str) -> None:
@@ -155,13 +158,15 @@ class Chat:
     def _save(self, name: str) -> None:
         if not name:
             raise TrainError("/save FILE: which file?")
-        path = Path(name).expanduser()
         messages = self.history.shown()
         try:
+            path = Path(name).expanduser()
             with path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise TrainError(f"{path}: {error.strerror}") from error
+        # a home that nobody has, a NUL in the name
+        except (OSError, RuntimeError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise TrainError(f"/save {printable(name)}: {why}") from error
         self.write(f"{len(messages)} messages appended to {path}\n")
 
     def _respond(self, text: str) -> None:

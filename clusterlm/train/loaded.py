@@ -16,6 +16,7 @@ from clusterlm.train.attention import choose_attention
 from clusterlm.train.hub import how_to_fetch, is_out_of_reach
 from clusterlm.train.target import Target
 from clusterlm.weights.adapted import put_adapter_on
+from clusterlm.weights.whole_load import load_whole
 
 DTYPES = {
     "auto": "auto",
@@ -59,6 +60,7 @@ def load_target(
 
     Raises:
         TrainError: it cannot be loaded so.
+        WeightsError: weights are missing in its files, or are no numbers.
     """
     trusted = trust_remote_code or target.trust_remote_code
     named: dict[str, Any] = {"revision": target.revision, "trust_remote_code": trusted}
@@ -74,7 +76,7 @@ def load_target(
         tokenizer = AutoTokenizer.from_pretrained(
             target.tokenizer, trust_remote_code=trusted, local_files_only=is_offline
         )
-        model = AutoModelForCausalLM.from_pretrained(target.model, **how)
+        model = load_whole(AutoModelForCausalLM, target.model, **how)
     except (OSError, ValueError) as error:
         words = how_to_fetch(target.model) if is_offline else one_line(error)
         raise TrainError(f"{target.words}: cannot be loaded: {words}") from error

@@ -29,7 +29,7 @@ from clusterlm.train.classes import AUTO, auto_class, find_model_class
 from clusterlm.train.new_tokens import choose_tokens
 from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
 from clusterlm.train.trainable import choose_trainable
-from clusterlm.train.whole_load import load_whole
+from clusterlm.weights.whole_load import load_whole
 
 POSITIONS = "max_position_embeddings"
 # accepted by config classes without being among the keys they list

@@ -24,8 +24,8 @@ from clusterlm.errors import TrainError
 from clusterlm.node.files import read_json
 from clusterlm.node.seal import newest_verified
 from clusterlm.paths import CachePaths, RunPaths, runs_dir
-from clusterlm.spec.clusters import local_runs_dirs
 from clusterlm.spec.job import Job
+from clusterlm.spec.local_folders import local_runs_dirs
 from clusterlm.weights.files import ADAPTER_CONFIG
 
 ACCEPTED = (

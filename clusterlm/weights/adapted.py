@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.errors import WeightsError
-from clusterlm.spec.wording import one_line
 from clusterlm.weights.files import ADAPTER_WEIGHTS, read_header
+from clusterlm.weights.whole_load import explain_adapter, faults_of_adapter
 
 
 def put_adapter_on(model: Any, folder: Path) -> Any:
     """The model with the adapter of `folder`; embeddings grow first when the adapter's are larger.
 
     Raises:
-        WeightsError: it is of another model.
+        WeightsError: it is of another model, or not whole.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     rows = embedding_rows(model, folder)
     if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
@@ -28,9 +29,11 @@ def put_adapter_on(model: Any, folder: Path) -> Any:
             warnings.filterwarnings("ignore", category=UserWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, OSError, TypeError, KeyError) as error:
-        words = one_line(error, 600)
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError, SafetensorError) as error:
+        words = explain_adapter(str(folder), error)
         raise WeightsError(f"{folder}: is no adapter of this model: {words}") from error
+    if faults := faults_of_adapter(adapted, folder):
+        raise WeightsError(f"{folder}: is no whole adapter of this model: {'; '.join(faults)}")
     return adapted.eval()
 
 

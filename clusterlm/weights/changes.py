@@ -74,9 +74,14 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Whole:
-    """Another tensor in place of the base's."""
+    """Another tensor in place of the base's.
+
+    `is_frozen`: the table of the base that the adapter was trained over, which peft saves beside a
+    LoRA of it. It is a change only where it is another one: with more rows.
+    """
 
     value: torch.Tensor
+    is_frozen: bool = False
 
     def applied(self, weight: torch.Tensor) -> torch.Tensor:
         """The new weight, float32; the old one does not matter."""
@@ -136,9 +141,8 @@ def read_changes(folder: Path, layout: Layout, *, scale: float = 1.0) -> Changes
     refuse_unknown(folder, config, scale)
     # a file that was cut off is told here, in words
     read_header(weights)
-    tensors = _plainly_named(load_file(weights))
     changes: Changes = {}
-    for name, change in _find_changes(config, tensors, layout, scale):
+    for name, change in _find_changes(config, load_file(weights), layout, scale):
         if name not in layout.parameters:
             raise WeightsError(
                 f"{folder}: the base has no {name}; is it the model of this adapter?"
@@ -198,8 +202,10 @@ def spread_over_tied(
     return spread
 
 
-def _plainly_named(saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors by the names that the base has for them.
+def _plainly_named(
+    saved: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The tensors by the names that the base has for them: tables that were frozen, and the others.
 
     Of a table that grew, peft saves every copy it holds: the frozen one (original_module) counts
     only where there is no trained one.
@@ -209,18 +215,21 @@ def _plainly_named(saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         name = key.removeprefix(PREFIX)
         if ".token_adapter.base_layer." in name:
             continue
-        if ".original_module." in name:
-            frozen[name.replace(".original_module.", ".")] = tensor
+        if ".original_module." in name or ".base_layer." in name:
+            frozen[name.replace(".original_module.", ".").replace(".base_layer.", ".")] = tensor
         else:
-            found[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = tensor
-    return frozen | found
+            found[name.replace(".modules_to_save.", ".")] = tensor
+    return {name: tensor for name, tensor in frozen.items() if name not in found}, found
 
 
 def _find_changes(
-    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], layout: Layout, scale: float
+    config: Mapping[str, Any], saved: Mapping[str, torch.Tensor], layout: Layout, scale: float
 ) -> Iterator[tuple[str, Change]]:
+    frozen, tensors = _plainly_named(saved)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     rows: list[tuple[str, Change]] = []
+    for name, tensor in frozen.items():
+        yield name, Whole(tensor, is_frozen=True)
     for name, tensor in tensors.items():
         if match := LOW_RANK.fullmatch(name):
             part = match[3] + (match[4] or "").removesuffix(".weight").replace(".weight", "")

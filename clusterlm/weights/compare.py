@@ -19,6 +19,7 @@ import torch
 
 from clusterlm.errors import WeightsError
 from clusterlm.weights.adapted import put_adapter_on
+from clusterlm.weights.whole_load import load_whole
 
 PROMPTS = (
     "The lighthouse keeper wrote one line every evening, and",
@@ -86,10 +87,14 @@ def reference_logits(
         **how: `scale`, `device`, `trust_remote_code`.
     """
     model = _load(base, **how)
+    originals = [table.clone() for table in _tables(model)] if len(adapters) > 1 else []
     for number, folder in enumerate(adapters, start=1):
+        before = [table.clone() for table in _tables(model)] if number > 1 else []
         model = put_adapter_on(model, folder)
+        _put_back(_tables(model), originals, before)
         _scale(model, float(how.get("scale", 1.0)))
         if number < len(adapters):
+            _untie_adapted(model)
             model = model.merge_and_unload()
     return _logits(model, prompts)
 
@@ -136,10 +141,41 @@ def _load(name: str, **how: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     trusted = bool(how.get("trust_remote_code"))
-    model = AutoModelForCausalLM.from_pretrained(
-        name, dtype=torch.float32, trust_remote_code=trusted
-    )
+    model = load_whole(AutoModelForCausalLM, name, dtype=torch.float32, trust_remote_code=trusted)
     return model.to(how.get("device") or "cpu").eval()
+
+
+def _ends(model: Any) -> list[Any]:
+    return [model.get_input_embeddings(), model.get_output_embeddings()]
+
+
+def _tables(model: Any) -> list[torch.Tensor]:
+    """Weights of input and output of the base, without those of adapters."""
+    return [getattr(end, "base_layer", end).weight.data for end in _ends(model) if end is not None]
+
+
+def _put_back(
+    tables: Sequence[torch.Tensor],
+    originals: Sequence[torch.Tensor],
+    before: Sequence[torch.Tensor],
+) -> None:
+    """Undo what peft does with the frozen table beside a LoRA of it.
+
+    It is laid over what the adapters before have made of the table.
+    """
+    for table, original, changed in zip(tables, originals, before, strict=False):
+        if torch.equal(table, original):
+            table.copy_(changed)
+
+
+def _untie_adapted(model: Any) -> None:
+    """Give input and output a table each where a LoRA lies over one: peft merges into both."""
+    ends = [end for end in _ends(model) if end is not None]
+    bases = [getattr(end, "base_layer", end) for end in ends]
+    has_lora = any(hasattr(end, "lora_A") for end in ends)
+    if has_lora and len(bases) == 2 and bases[0].weight is bases[1].weight:
+        bases[1].weight = torch.nn.Parameter(bases[1].weight.detach().clone())
+        model.get_base_model().config.tie_word_embeddings = False
 
 
 def _scale(model: Any, scale: float) -> None:

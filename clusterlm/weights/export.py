@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterlm.errors import WeightsError
-from clusterlm.weights.merge import MergeJob, merge, refuse_used
+from clusterlm.weights.aside import filled_aside, refuse_used, room_at
+from clusterlm.weights.merge import MergeJob, merge
 from clusterlm.weights.modelfile import modelfile_text
 from clusterlm.weights.sources import base_folder, copy_beside
 
@@ -92,21 +93,15 @@ def export_gguf(asked: Export, tools: Tools, folder: Path, *, say: Say) -> list[
         WeightsError: a program failed; then there is no folder.
     """
     refuse_used(folder)
-    aside = folder.with_name(f".{folder.name}.exporting")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=aside) as work:
-            model = _whole_model(asked, Path(work) / asked.name, say)
-            first = aside / f"{asked.name}-{FIRST}.gguf"
-            say(f"converting to {first.name}")
-            _run_converter(tools, model, first)
-            names = _finish_levels(asked, tools, model, first, say)
-        if folder.is_dir():
-            folder.rmdir()
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with (
+        filled_aside(folder, "exporting") as aside,
+        tempfile.TemporaryDirectory(dir=aside) as work,
+    ):
+        model = _whole_model(asked, Path(work) / asked.name, say)
+        first = aside / f"{asked.name}-{FIRST}.gguf"
+        say(f"converting to {first.name}")
+        _run_converter(tools, model, first)
+        names = _finish_levels(asked, tools, model, first, say)
     return [folder / name for name in names]
 
 
@@ -133,7 +128,7 @@ def _finish_levels(asked: Export, tools: Tools, model: Path, first: Path, say: S
         if level != FIRST:
             say(f"quantising to {path.name}")
             assert tools.quantize is not None
-            _run([str(tools.quantize), str(first), str(path), level.upper()])
+            _run([str(tools.quantize), str(first), str(path), level.upper()], path)
             _refuse_absent(path, tools.quantize)
         modelfile = first.with_name(f"Modelfile-{level}")
         modelfile.write_text(modelfile_text(path.name, model), encoding="utf-8")
@@ -145,11 +140,11 @@ def _run_converter(tools: Tools, model: Path, to: Path) -> None:
     converter = str(tools.converter)
     # a script is run by this Python, which has torch and transformers
     program = [sys.executable, converter] if converter.endswith(".py") else [converter]
-    _run([*program, str(model), "--outfile", str(to), "--outtype", FIRST])
+    _run([*program, str(model), "--outfile", str(to), "--outtype", FIRST], to)
     _refuse_absent(to, tools.converter)
 
 
-def _run(argv: Sequence[str]) -> None:
+def _run(argv: Sequence[str], to: Path) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
@@ -161,6 +156,8 @@ def _run(argv: Sequence[str]) -> None:
     advice = ""
     if "No module named 'gguf'" in done.stderr:
         advice = "\n  pip install gguf, or the requirements of llama.cpp, into this Python"
+    if "No space left on device" in done.stderr:
+        advice = f"\n  {room_at(to)} free in {to.parent.parent}; nothing was kept"
     last = "\n  ".join(lines[-5:])
     raise WeightsError(f"{name} failed (exit {done.returncode}):\n  {last}{advice}")
 

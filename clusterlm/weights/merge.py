@@ -1,6 +1,6 @@
 """An adapter put into its base: weights, config, tokenizer, a card; compared; then named.
 
-    base + adapters -> .FOLDER.merging/ -> logits compared -> FOLDER
+    base + adapters -> .FOLDER.merging-*/ -> logits compared -> FOLDER
 
 Whatever goes wrong, FOLDER does not come to be: it is renamed into place at the very end.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.errors import WeightsError
+from clusterlm.weights.aside import filled_aside, refuse_used, sized
 from clusterlm.weights.card import write_card
 from clusterlm.weights.changes import read_changes
 from clusterlm.weights.compare import (
@@ -31,6 +32,7 @@ from clusterlm.weights.layout import read_config, read_layout
 from clusterlm.weights.numbers import FLOATS, NUM_BYTES
 from clusterlm.weights.rewrite import STORED_AS, Plan, plan_merge, write_merged
 from clusterlm.weights.sources import base_folder, copy_beside
+from clusterlm.weights.whole_load import faults_on_layout
 from clusterlm.weights.writer import MAX_SHARD_BYTES
 
 Say = Callable[[str], None]
@@ -97,11 +99,10 @@ def merge(job: MergeJob, folder: Path, *, say: Say) -> Merged:
     refuse_full_disk(base, folder, job.dtype)
     layout = read_layout(base, trust_remote_code=job.trust_remote_code)
     adapters = [read_changes(adapter, layout, scale=job.scale) for adapter in job.adapters]
+    for adapter in job.adapters:
+        refuse_partial(base, adapter, trust_remote_code=job.trust_remote_code)
     plan = plan_merge(layout, adapters)
-    aside = folder.with_name(f".{folder.name}.merging")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with filled_aside(folder, "merging") as aside:
         say(f"merging into {job.base}")
         shards = job.max_shard_bytes
         changed = write_merged(base, layout, plan, aside, dtype=job.dtype, max_shard_bytes=shards)
@@ -110,18 +111,7 @@ def merge(job: MergeJob, folder: Path, *, say: Say) -> Merged:
         comparison = compare(job, base, aside, say) if job.compares else None
         merged = Merged(folder, changed, bool(plan.untied), plan.rows, comparison)
         write_card(aside, base, replace(job, texts=None, blocks=()), merged)
-        if folder.is_dir():
-            folder.rmdir()
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return merged
-
-
-def refuse_used(folder: Path) -> None:
-    """Raise unless the folder is absent or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise WeightsError(f"{folder} exists already; name another folder")
 
 
 def refuse_quantised(base: Path, name: str) -> None:
@@ -133,6 +123,12 @@ def refuse_quantised(base: Path, name: str) -> None:
             f"{name} is stored quantised ({method}); merge into the model that it was made from: "
             "--base NAME"
         )
+
+
+def refuse_partial(base: Path, adapter: Path, *, trust_remote_code: bool) -> None:
+    """Raise when peft would fill what the adapter's file lacks with numbers of its own."""
+    if faults := faults_on_layout(base, adapter, trust_remote_code=trust_remote_code):
+        raise WeightsError(f"{adapter}: is no whole adapter of {base}: {'; '.join(faults)}")
 
 
 def refuse_full_disk(base: Path, folder: Path, dtype: str | None) -> None:
@@ -149,8 +145,8 @@ def refuse_full_disk(base: Path, folder: Path, dtype: str | None) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise WeightsError(
-            f"{place}: {free / 2**30:.1f} GiB are free, the merged weights have "
-            f"{needed / 2**30:.1f} GiB"
+            f"{place}: {sized(free)} are free, the merged weights have {sized(needed)}; make room "
+            "there, or name a folder on another disk"
         )
 
 

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 
 from clusterlm.errors import WeightsError
+from clusterlm.spec.weight_names import has_same_names
 from clusterlm.weights.changes import Changes, LowRank, Whole
 from clusterlm.weights.files import Weights
 from clusterlm.weights.layout import Layout
 from clusterlm.weights.numbers import FLOATS
 from clusterlm.weights.writer import WeightsWriter
 
+LARGEST_F16 = 65504.0
 STORED_AS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -85,10 +87,13 @@ def write_merged(
         Number of tensors that were changed.
 
     Raises:
-        WeightsError: the base keeps a changed weight under a name that is not known.
+        WeightsError: the base keeps a changed weight under a name that is not known, or is not
+            whole; or a number does not fit into the type.
     """
     with Weights.open(base) as weights:
         names = layout.names_in_model(weights.names)
+        if has_same_names(str(base)):
+            _refuse_partial_base(layout, {name: weights.shape(own) for own, name in names.items()})
         _refuse_hidden(layout, plan, set(names.values()))
         writer = WeightsWriter(to, max_shard_bytes)
         written: set[str] = set()
@@ -113,12 +118,25 @@ def _write_one(
         writer.add(name, weights.raw(stored), kind, weights.shape(stored))
         return
     # a copy: what lies in the file must stay
-    value = torch.from_numpy(weights.read(stored).copy())
-    writer.add(name, _apply(name, value, steps).numpy(), kind)
+    value = _apply(name, torch.from_numpy(weights.read(stored).copy()), steps)
+    if kind == "F16" and float(value.abs().max()) > LARGEST_F16:
+        raise WeightsError(
+            f"{name}: holds {float(value.abs().max()):.3g}, and float16 goes up to "
+            f"{LARGEST_F16:,.0f}; --dtype bfloat16 holds it"
+        )
+    writer.add(name, value.numpy(), kind)
 
 
 def _apply(name: str, value: torch.Tensor, steps: Sequence[Any]) -> torch.Tensor:
-    for step in steps:
+    has_frozen = any(isinstance(step, Whole) and step.is_frozen for step in steps)
+    original = value.clone() if has_frozen else value
+    for number, step in enumerate(steps):
+        if (
+            isinstance(step, Whole)
+            and step.is_frozen
+            and not _is_new_table(name, step, original, steps[:number])
+        ):
+            continue
         try:
             value = step.applied(value.float())
         except WeightsError as error:
@@ -126,6 +144,26 @@ def _apply(name: str, value: torch.Tensor, steps: Sequence[Any]) -> torch.Tensor
         if not torch.isfinite(value).all():
             raise WeightsError(f"{name}: the merged weight holds NaN or infinity")
     return value.contiguous()
+
+
+def _is_new_table(name: str, step: Whole, original: torch.Tensor, before: Sequence[Any]) -> bool:
+    """Whether an adapter was trained over another table than the base has.
+
+    # A and B both have a LoRA of the head, and the head of the base beside it: that of B must not
+    # take the place of what A made of it
+
+    Raises:
+        WeightsError: it is another one, and an adapter before has changed the base's.
+    """
+    if torch.equal(step.value.float(), original.float()):
+        return False
+    if any(not (isinstance(one, Whole) and one.is_frozen) for one in before):
+        raise WeightsError(
+            f"{name}: the adapter was trained over another table than the base has, and an adapter "
+            "before it has changed that: what it did would be lost; merge one after the other, "
+            "each into the model that it was trained on"
+        )
+    return True
 
 
 def _written_from(
@@ -141,6 +179,17 @@ def _written_from(
     for partner in layout.partners.get(name, ()):
         if partner in plan.untied and partner not in present | written:
             yield partner
+
+
+def _refuse_partial_base(layout: Layout, present: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in layout.parameters.items():
+        if name not in present and not set(present) & set(layout.partners.get(name, ())):
+            raise WeightsError(f"the files of the base do not hold {name}; fetch or copy it again")
+        if present.get(name, shape) != shape:
+            raise WeightsError(
+                f"{name}: the base's files have other shapes than its config.json says: "
+                f"{present[name]}, not {shape}"
+            )
 
 
 def _refuse_hidden(layout: Layout, plan: Plan, present: set[str]) -> None:

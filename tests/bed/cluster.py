@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.bed import programs
 from tests.bed.config import BedConfig
-from tests.bed.waiting import BedError, wait_until
+from tests.bed.waiting import PATIENCE, BedError, wait_until
 
 # sdiag:         REQUEST_PARTITION_INFO                  ( 2009) count:2      ave_time:93 ..
 # sacctmgr:      DBD_GET_JOBS_COND             ( 1444) count:4      ave_time:1181 ..
@@ -82,7 +82,9 @@ class Cluster:
             return seen in states or seen in ENDED
 
         try:
-            wait_until(is_so, timeout_s=timeout, what=f"job {job_id} is {' or '.join(states)}")
+            wait_until(
+                is_so, timeout_s=timeout * PATIENCE, what=f"job {job_id} is {' or '.join(states)}"
+            )
         except BedError as error:
             raise BedError(f"{error}; it is {seen}") from error
         if seen not in states:

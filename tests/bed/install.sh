@@ -10,6 +10,7 @@ packages=(
     mariadb-server
     iproute2 util-linux
     shellcheck g++
+    openssh-server openssh-client
     docker.io debootstrap debian-archive-keyring squashfs-tools patchelf
 )
 [ "$#" -eq 0 ] || packages=("$@")

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.05
+PATIENCE = 3.0
+"""Times what a test waits for: the times in tests are those of a machine that does nothing else."""
 
 
 class BedError(RuntimeError):

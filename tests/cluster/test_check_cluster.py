@@ -32,7 +32,12 @@ class FakeTransport:
         self.name, self.is_closed = "anna@login", False
 
     def run(
-        self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        stdin: bytes | None = None,
+        doing: str = "",
     ) -> Completed:
         answer = self.answers[argv[0]]
         if isinstance(answer, Exception):
@@ -95,6 +100,7 @@ def test_three_steps_make_a_cluster_that_can_be_used(try_out: Try) -> None:
         (ClusterLMError("no Python there\n  name one"), {}, "name one"),
         (SshError("it broke"), {}, "it broke"),
         (None, {"squeue": (127, "", "squeue: not found")}, "setup: [module load slurm]"),
+        (None, {"squeue": (1, "", "squeue: fatal: no config")}, "squeue fails on anna@login"),
         (None, {"programs": PROGRAMS - {"srun", "sinfo"}}, "no srun, sinfo"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import pickletools
 import stat
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from submitit.core.job_environment import JobEnvironment
-from submitit.core.utils import DelayedSubmission, temporary_save_path
+from submitit.core.utils import DelayedSubmission
 
 from clusterlm.cluster.launcher import TemplateExecutor, submit_to_slurm
 from clusterlm.errors import SlurmError
 from clusterlm.node.files import write_atomically
 from clusterlm.paths import RunPaths
 from clusterlm.spec.job import Job
+from clusterlm.supervise.batch_step import own_name, write_missing_pickle
 from clusterlm.supervise.supervisor import Supervisor
 
 JOB = Job.model_validate({"name": "run", "cluster": "slurm", "train": {"command": ["x.sh"]}})
@@ -48,16 +50,16 @@ def test_our_text_is_what_sbatch_gets(run: RunPaths, tmp_path: Path) -> None:
     text = (tmp_path / "sent").read_text()
     assert text == run.sbatch("train").read_text()
     assert "#SBATCH --dependency=afterok:12" in text
-    assert f"-u -m clusterlm.supervise.start {run.submitit}" in text
+    assert f"-u -m clusterlm.supervise.batch_step {run.root} train " in text
 
 
 def test_the_hook_is_there_and_is_asked(run: RunPaths) -> None:
-    """Submitit calls it `_make_submission_file_text(command, uid)`."""
+    """Submitit calls it `_submit_command(command)`, and then puts its pickle under the id."""
     asked: list[str] = []
-    executor = TemplateExecutor(run, lambda command: asked.append(command) or "#!/bin/sh\n")
+    executor = TemplateExecutor(run, lambda: asked.append("") or "4711")
     executor.submit(Supervisor(str(run.root), "train"))
     assert len(asked) == 1
-    assert "clusterlm.supervise.start" in asked[0]
+    assert (run.submitit / "4711_submitted.pkl").is_file()
 
 
 def test_the_pickle_holds_strings_only(run: RunPaths) -> None:
@@ -97,7 +99,7 @@ ARRAY = {
 }
 
 
-def test_every_task_of_an_array_finds_its_pickle_where_submitit_looks(
+def test_every_task_of_an_array_writes_its_pickle_where_submitit_looks(
     run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = submit_to_slurm(run, Job.model_validate(ARRAY), "encode", None)
@@ -109,21 +111,20 @@ def test_every_task_of_an_array_finds_its_pickle_where_submitit_looks(
         monkeypatch.setenv(name, value)
     for task in range(3):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        write_missing_pickle(run, "encode", own_name(os.environ))
         env = JobEnvironment()
         loaded = DelayedSubmission.load(env.paths.submitted_pickle)
         assert loaded.function.phase == "encode"
+        assert stat.S_IMODE(env.paths.submitted_pickle.stat().st_mode) & 0o077 == 0
         # what submitit asks scontrol to requeue: the task alone
         assert env.job_id == f"4711_{task}"
 
 
-def test_a_requeued_task_writes_its_own_pickle_and_no_other(run: RunPaths) -> None:
-    submit_to_slurm(run, Job.model_validate(ARRAY), "encode", None)
-    before = (run.submitit / "4711_submitted.pkl").read_bytes()
+def test_the_pickle_of_a_requeue_stays(run: RunPaths) -> None:
     own = run.submitit / "4711_1_submitted.pkl"
-    with temporary_save_path(own) as aside:
-        aside.write_bytes(b"anew")
+    own.write_bytes(b"anew")
+    write_missing_pickle(run, "encode", "4711_1")
     assert own.read_bytes() == b"anew"
-    assert (run.submitit / "4711_submitted.pkl").read_bytes() == before
 
 
 def test_an_array_that_is_too_large_here_is_said_in_words(run: RunPaths, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str
     """What is sent to Slurm: (phase, dependency); jobs are 100, 101, ... and never end."""
     found: list[tuple[str, str | None]] = []
 
-    def submit(run: RunPaths, job: Job, phase: Any, dependency: str | None) -> Submitted:
+    def submit(run: RunPaths, job: Job, phase: Any, dependency: str | None, **_: Any) -> Submitted:
         found.append((phase, dependency))
         return Submitted(phase, str(99 + len(found)), tasks=job.encode_tasks)
 
@@ -33,7 +33,9 @@ def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str
     return found
 
 
-def prepare(tmp_path: Path, name: str, model: str | None, tasks: int = 1) -> Any:
+def prepare(
+    tmp_path: Path, name: str, model: str | None, tasks: int = 1, key: str = "0" * 32
+) -> Any:
     run = RunPaths(tmp_path / "runs" / name)
     run.root.mkdir(parents=True, exist_ok=True)
     data = {"tokenizer": {"name": "a/b"}, "block_size": 8, "tasks": tasks}
@@ -41,7 +43,8 @@ def prepare(tmp_path: Path, name: str, model: str | None, tasks: int = 1) -> Any
     job = Job.model_validate(
         {"name": "r", "cluster": "slurm", "data": data | {"sources": [source]}}
     )
-    return sending.prepare_data(run, job, CachePaths.of(DATA, model), FakeHost(), [])
+    chain = sending.Chain(run, job, FakeHost(), key)
+    return sending.prepare_data(chain, CachePaths.of(DATA, model))
 
 
 def test_runs_that_need_the_same_data_and_model_share_one_job(

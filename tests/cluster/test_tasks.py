@@ -294,7 +294,7 @@ def test_a_cancel_leaves_what_another_run_waits_for_and_does_not_wait_itself(
     run.runs(0)
     host, began = FakeHost(), time.monotonic()
     done = cancel(run.paths, host, is_running=lambda: True, tell=print)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert done.kept_preprocess_for == ("other",)
     assert host.calls == [["scancel", "81"]]
     assert (read_json(tmp_path / "cache" / "f.claim.json") or {})["users"] == ["other"]

@@ -135,7 +135,9 @@ def test_what_is_measured_stands_in_the_table_and_slow_data_is_told(tmp_path: Pa
     measured = {"tokens_per_s_per_gpu": 1275.0, "mfu": 0.41, "perplexity": 330.25}
     run.progress(attempt, **measured, data_wait=0.04, eval_loss=5.8)
     status = reader(tmp_path).read()[0]
-    assert plain_table([status])[0].split() == " ".join(HEADS).split()
+    heads = [head for head in HEADS if head != "CLUSTER"]
+    assert plain_table([status])[0].split() == " ".join(heads).split()
+    assert "CLUSTER" in plain_table([replace(status, cluster="far")])[0]
     assert one_line(status).startswith(
         "TRAINING  step 40/300  train loss 5.1  eval loss 5.8 (ppl 330.2)  "
         "5,100 tokens/s, 1,275 per rank  MFU 41%  2 min"

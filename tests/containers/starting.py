@@ -30,7 +30,7 @@ def start(home: Path, job: dict[str, Any], image: str, *, nodes: int = 1) -> Run
         loaded = replace(loaded, job=loaded.job.model_copy(update={"resources": asked}))
     run = RunPaths(runs_dir() / loaded.job.name)
     container = container_of(loaded.job, run, RECIPE, image)
-    make_run_folder(run, Resolved(loaded, {}, None, container))
+    make_run_folder(run, Resolved(loaded, {}, None, container), "0" * 32)
     if loaded.job.cluster == "local":
         launcher.submit_locally(run, "train")
     else:

@@ -17,7 +17,7 @@ from clusterlm.cluster.images import execute, space
 from clusterlm.cluster.images.build import ensure_image, find_image
 from clusterlm.cluster.images.record import read_record
 from clusterlm.errors import ImageError, TorchReplaced
-from clusterlm.paths import ImagePaths
+from clusterlm.image_paths import ImagePaths
 from tests.bed.docker import DockerBed
 from tests.images.tiny import collect, job_on, tiny_recipe, use_tiny
 
@@ -50,7 +50,7 @@ def test_a_build_is_recorded_and_the_second_call_does_nothing(
     lines, tell = collect()
     began = time.monotonic()
     assert ensure_image(job, LocalHost(), tell=tell, may_build=False) == record
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert lines == []
 
 

@@ -23,7 +23,7 @@ from clusterlm.cluster.images.importing import (
 )
 from clusterlm.cluster.images.record import ImageRecord, read_seal, record_from
 from clusterlm.errors import ImageError, ImageNotImported
-from clusterlm.paths import ImagePaths
+from clusterlm.image_paths import ImagePaths
 from clusterlm.render import Import, render_import, render_import_sbatch
 from tests.images.tiny import INSIDE, collect, job_on
 

@@ -12,8 +12,8 @@ from clusterlm.cluster.images.import_job import import_by_slurm
 from clusterlm.cluster.images.importing import import_of, write_script
 from clusterlm.cluster.images.progress import Screen
 from clusterlm.errors import ImageError, SlurmError
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node.files import write_json
-from clusterlm.paths import ImagePaths
 from clusterlm.render import Import
 from tests.images.test_import import RECIPE, REGISTRY, record_of
 from tests.images.tiny import collect, job_on

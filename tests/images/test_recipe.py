@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +85,6 @@ def test_the_digest_is_the_last_label_and_not_a_part_of_itself() -> None:
     made = recipe()
     last = made.files["Dockerfile"].decode().splitlines()[-1]
     assert last == f'LABEL clusterlm.recipe="{made.digest}"'
-
-
-def test_a_recipe_without_a_wheelhouse_is_quick() -> None:
-    recipe()
-    start = time.monotonic()
-    recipe()
-    assert time.monotonic() - start < 0.3
 
 
 def test_pins_of_the_stack_go_into_the_stack_and_the_rest_is_extra(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from clusterlm.cluster.host import Completed
 from clusterlm.cluster.images import store
 from clusterlm.cluster.images.record import write_record
 from clusterlm.errors import ImageError
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node.files import write_json
-from clusterlm.paths import ImagePaths, RunPaths, runs_dir
+from clusterlm.paths import RunPaths, runs_dir
 from clusterlm.supervise.history import record as record_event
 from tests.images.test_import import record_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,12 +16,14 @@ import pytest
 
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.records import ExitRecord, read_exits
+from tests.bed.waiting import PATIENCE
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str = "it") -> Any:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s"
         time.sleep(0.02)
@@ -144,12 +145,6 @@ class Node:
             time.sleep(0.05)
         if hasattr(self, "agent"):
             self.agent.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -77,4 +77,4 @@ def test_a_file_system_that_hangs_does_not_hold_the_agents_end(
     writer.start()
     began = time.monotonic()
     writer.finish(0)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10

@@ -174,7 +174,48 @@ def test_a_type_that_is_not_in_the_table_is_counted_by_transformers(folder: Path
     assert code == 0
     # embedding, head, and two layers of 4 x 64 x 64 (32 key heads of 16) and 3 x 64 x 6912
     assert 2 * 99 * 64 + 2 * 3 * 64 * 6912 < found["model"]["parameters"] < 3_500_000
-    assert any("by transformers" in note for note in found["notes"])
+    assert any("all parameters counted" in note for note in found["notes"])
+
+
+def test_of_a_toy_or_a_cpu_no_speed_is_claimed(folder: Path) -> None:
+    toy = {"from_scratch": {"class": "LlamaForCausalLM", "config": {"hidden_size": 64}}}
+    job = write_job(folder, toy, {"max_steps": 9}, mem="2T")
+    code, text = plan(job, "--parameters", "200K")
+    assert code == 0
+    assert "as small as" in text
+    assert "tokens/s" not in text
+    _, text = plan(job, "--set", "resources.gpus_per_node=0", "--set", "resources.gpu_type=null")
+    assert "no speed of a CPU is assumed" in text
+
+
+def test_a_run_is_planned_by_its_name_beside_what_it_measured(folder: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from clusterlm.spec.load import load_job
+
+    job = write_job(folder, {"from_scratch": {"class": "json.Net", "config": {"width": 8}}}, {})
+    run = folder / "runs" / "t"
+    (run / "model").mkdir(parents=True)
+    (run / "events.jsonl").touch()
+    (run / "spec.json").write_text(load_job(Path(job)).job.model_dump_json(by_alias=True))
+    rows = [{"tokens_per_s": 800.0 * k, "peak_memory": 2**30 * k} for k in (1, 2, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_file({"w": np.zeros((1000, 200), np.float32)}, run / "model" / "model.safetensors")
+    (run / "model" / "config.json").write_text('{"model_type": "net", "width": 8}')
+    for named in ("t", job):
+        code, text = plan(named)
+        assert code == 0
+        assert "200K parameters" in text
+        assert "measured  run t: 2.00 GiB of a rank at most, planned" in text
+        assert "200 tokens/s per rank" in text
+    found = json.loads(plan(job, "--set", "train.micro_batch_size=2", "--json")[1])
+    assert found["measured"] is None
+    assert found["tokens_per_s"] is None
+    with pytest.raises(ClusterLMError, match="no run 'absent'"):
+        plan("absent")
+    with pytest.raises(ClusterLMError, match="--set changes a YAML"):
+        plan("t", "--set", "train.micro_batch_size=2")
 
 
 def test_check_warns_of_what_is_certain_and_only_then(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bed.slurm import SlurmBed
+from tests.bed.waiting import PATIENCE
 from tests.person import Person
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -53,6 +54,7 @@ def wait_until(
     is_so: Callable[[], bool], timeout: float, what: str, user: User | None = None
 ) -> None:
     """Poll; on failure say what was waited for and what the scheduler shows."""
+    timeout *= PATIENCE
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         if is_so():

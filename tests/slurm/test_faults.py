@@ -155,7 +155,7 @@ def test_a_cut_node_comes_back_and_its_old_ranks_are_fenced(user: User) -> None:
 def test_the_supervisor_is_killed_and_the_run_is_not_shown_as_healthy(user: User) -> None:
     ids = user.submits(counting("head", 400))["job_ids"]
     user.wait_for_step("head", 5)
-    assert user.bed.kill_node_processes("node1", "submitit.core._submit", signal.SIGKILL)
+    assert user.bed.kill_node_processes("node1", "supervise.batch_step", signal.SIGKILL)
     wait_until(lambda: user.status("head")["state"] in ("STOPPED", "PENDING"), 60, "an end", user)
     row = user.status("head")
     assert row["cause"], row

@@ -44,7 +44,7 @@ def test_a_frozen_controller_harms_nobody(user: User) -> None:
         row = user.status("frozen")
         assert row["state"] == "TRAINING"
         assert row["source"] == "supervisor"
-        assert time.monotonic() - began < 10, "fresh records need no scheduler"
+        assert time.monotonic() - began < 30, "fresh records need no scheduler"
         time.sleep(5)
     finally:
         user.bed.thaw_controller()

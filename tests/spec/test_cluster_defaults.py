@@ -91,6 +91,12 @@ def test_what_the_job_says_wins_key_by_key() -> None:
     assert "image" not in " ".join(notes)
 
 
+def test_a_default_that_is_off_is_told_as_such() -> None:
+    values: dict[str, Any] = {"cluster": "mine"}
+    off = Profile.model_validate({"resources": {"exclusive": False}})
+    assert apply_profile(values, off) == ["from profile mine: exclusive false"]
+
+
 def test_without_an_image_there_is_nothing_to_mount() -> None:
     values: dict[str, Any] = {"cluster": "mine"}
     apply_profile(values, profile())

@@ -16,15 +16,14 @@ from clusterlm.spec.clusters import (
     advice,
     clusters_file,
     find_profile,
-    folders_beside,
     folders_of,
-    local_runs_dirs,
     name_problem,
     parse_clusters,
     read_clusters,
 )
 from clusterlm.spec.clusters_text import with_entry, without_entry, write_clusters
 from clusterlm.spec.fabrics import FABRICS
+from clusterlm.spec.local_folders import folders_beside, local_runs_dirs
 from clusterlm.spec.probe import Probe, forget_probe, probe_file, read_probe, write_probe
 from clusterlm.spec.profile import Fabric, Profile
 

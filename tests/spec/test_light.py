@@ -17,3 +17,12 @@ def test_the_spec_imports_nothing_heavy() -> None:
     command = [sys.executable, "-c", code, HEAVY]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert out.splitlines() == ["[]", "1"]
+
+
+def test_looking_for_runs_without_a_file_of_clusters_reads_no_yaml() -> None:
+    code = (
+        "import sys, clusterlm.spec.local_folders as l\n"
+        "print(l.local_runs_dirs(), {'yaml', 'pydantic'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout == "[] set()\n"

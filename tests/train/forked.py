@@ -1,9 +1,10 @@
 """Ranks as real processes that start in a second: forked from one process that has imported all.
 
-A rank spends ten seconds on importing torch, transformers, DeepSpeed; a matrix of some fifty
-trainings would spend its time there. `Forks` keeps one process that has done it and forks the ranks
-of every run from it, one run at a time. They share nothing but code: each has its environment, its
-process group and its output, and `kill -9` ends them as it ends any other.
+A rank spends ten seconds on importing torch, transformers, DeepSpeed, and two more on what these
+make at their first use; a matrix of some fifty trainings would spend its time there. `Forks` keeps
+one process that has done it and forks the ranks of every run from it, one run at a time. They share
+nothing but code: each has its environment, its process group and its output, and `kill -9` ends
+them as it ends any other.
 
     python -m tests.train.forked     reads a request a line (JSON), answers with one a line
 """
@@ -11,6 +12,7 @@ process group and its output, and `kill -9` ends them as it ends any other.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -82,8 +84,20 @@ def _import_all() -> None:
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
     import torch.distributed.fsdp  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
 
     import clusterlm.train.session  # noqa: F401
+    from clusterlm.spec.job import Job
+
+    Job.model_validate({"name": "t"})
+    # transformers 5 compiles a thousand patterns when it first saves a model
+    with contextlib.suppress(ImportError):
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+        get_checkpoint_conversion_mapping("llama")
+    # what all ranks share is not looked through by the collector of each, nor copied for that
+    gc.collect()
+    gc.freeze()
 
 
 def _fork(run_dir: Path, environment: dict[str, str], output: str) -> int:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clusterlm.node.extensions import EXTENSIONS, prepare_extensions
+from tests.ports import free_port
 from tests.train.forked import Forks
 
 ROOT = Path(__file__).parents[2]
@@ -40,38 +41,47 @@ class Run:
     ranks: int = 2
     output: str = ""
 
-    def train_to_end(self, *, attempt: int = 1, resume: str = "") -> list[int]:
-        """Exit codes by rank; the output is kept."""
-        process = self.start(attempt=attempt, resume=resume)
+    def train_by_torchrun(self, *, attempt: int = 1, resume: str = "") -> list[int]:
+        """Exit codes by rank; the output is kept. Every start imports all anew: some 10 s."""
+        process = self._start(attempt=attempt, resume=resume)
         self.output, _ = process.communicate(timeout=240)
         return self.codes()
 
     def stop_midway(
-        self, ask: Callable[[], None], *, after: int, attempt: int = 1, resume: str = ""
+        self,
+        forks: Forks,
+        ask: Callable[[], None],
+        *,
+        after: int,
+        attempt: int = 1,
+        resume: str = "",
     ) -> list[int]:
-        """Train, `ask` to stop as soon as step `after` is logged, wait for the end."""
-        process = self.start(attempt=attempt, resume=resume)
-        while process.poll() is None and max(self.losses(), default=0) < after:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            raise AssertionError(f"ended before step {after}: {process.communicate()[0]}")
-        ask()
-        self.output, _ = process.communicate(timeout=240)
-        return self.codes()
+        """Train, `ask` to stop as soon as step `after` is logged, wait for the end; its codes."""
+        with ThreadPoolExecutor(1) as aside:
+            training = aside.submit(self.train_forked, forks, attempt=attempt, resume=resume)
+            while not training.done() and max(self.losses(), default=0) < after:
+                time.sleep(0.05)
+            if not training.done():
+                ask()
+                training.result()
+                return self.codes()
+        raise AssertionError(f"ended before step {after}: {training.result()} {self.output}")
 
     def train_forked(
         self, forks: Forks, *, attempt: int = 1, resume: str = "", hang_in: int = 0
     ) -> list[int]:
-        """As `train_to_end`, by forked ranks that write what they saw; -9 for those killed.
+        """Train to the end by forked ranks that write what they saw; -9 for those killed.
 
         With `hang_in` all ranks hang in that step, after a backward pass, and are killed there.
         """
         log = self.root / f"output{attempt}"
-        shared = self._prepare(attempt, resume) | {
+        own = {name: text for name, text in os.environ.items() if name.startswith("CLUSTERLM_")}
+        shared = own | self._prepare(attempt, resume)
+        shared |= {
             "CLUSTERLM_TEST_WATCH": "1",
             "CLUSTERLM_TEST_HANG_IN": str(hang_in),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(self.ranks),
             "LOCAL_WORLD_SIZE": str(self.ranks),
         }
@@ -80,12 +90,12 @@ class Run:
         self.output = log.read_text()
         return codes
 
-    def start(self, *, attempt: int, resume: str) -> subprocess.Popen[str]:
+    def _start(self, *, attempt: int, resume: str) -> subprocess.Popen[str]:
         environment = self._prepare(attempt, resume)
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--max-restarts=0"),
-                *(f"--nproc-per-node={self.ranks}", f"--master-port={_free_port()}"),
+                *(f"--nproc-per-node={self.ranks}", f"--master-port={free_port()}"),
                 *(str(Path(__file__).with_name("rank.py")), str(self.root)),
             ],
             env=os.environ | environment,
@@ -132,6 +142,8 @@ class Run:
 
     def _spec(self) -> dict[str, Any]:
         train = {"precision": "fp32", "logging_steps": 1, "learning_rate": 1e-3} | self.train
+        # some 190 blocks to validate on: not one by one, with twice as long as the training takes
+        train = {"per_device_eval_batch_size": 16} | train
         resources = {"processes_per_node": self.ranks}
         return {"name": "t", "resources": resources, "model": self.model, "train": train}
 
@@ -150,9 +162,3 @@ class Run:
             "CLUSTERLM_CACHE": str(self.cache),
             "CLUSTERLM_RESUME_FROM": resume,
         }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from clusterlm.errors import TrainError
 from clusterlm.train.answer import Answerer
@@ -17,6 +18,7 @@ from clusterlm.train.history import History
 from clusterlm.train.loaded import Loaded, load_target
 from clusterlm.train.sampling import Sampling
 from clusterlm.train.target import find_target
+from clusterlm.train.terminal import visible
 from tests.train.launching import TINY
 
 CHATML = (
@@ -170,6 +172,29 @@ def test_a_failure_of_the_model_is_an_error_and_no_wait(loaded: Loaded) -> None:
     loaded.model.forward = fail
     _, shown = talk(loaded, "hello")
     assert "the model failed while it answered: out of memory" in shown
+
+
+def test_what_is_no_text_does_not_end_the_chat(loaded: Loaded, tmp_path: Path) -> None:
+    lines = ["caf\udce9", "/system caf\udce9", "a\x00b\x1b[2J", "/save a\x00b", "/save ~nobody1/x"]
+    chat, shown = talk(loaded, *lines, f"/save {tmp_path}", "/\udce9\x1b[2J", "hi")
+    said = [m["content"] for m in chat.history.messages if m["role"] == "user"]
+    assert said == ["caf\ufffd", "a\x00b\x1b[2J", "hi"]
+    assert "null byte" in shown
+    assert "Is a directory" in shown
+    assert chat.history.system == "caf\ufffd"
+
+
+def test_a_terminal_obeys_nothing_that_a_model_says() -> None:
+    assert visible("a\x1b[2J\x9b2J\r\x07\x7f\tb\né\u200d") == "a␛[2J\ufffd2J␍␇␡\tb\né\u200d"
+
+
+def test_a_tokenizer_that_cannot_show_an_answer_is_an_error_and_no_wait(loaded: Loaded) -> None:
+    def broken(*_: Any, **__: Any) -> str:
+        raise IndexError("no such id")
+
+    loaded.tokenizer.decode = broken
+    with pytest.raises(TrainError, match="no such id"):
+        list(Answerer(loaded, SHORT).answer(torch.tensor([[1, 2]])))
 
 
 def test_what_cannot_be_loaded_is_said(tiny_model: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.train.conftest import BLOCK_SIZE
+from tests.train.forked import Forks
 from tests.train.launching import Run
 
 MakeRun = Callable[..., Run]
@@ -24,9 +25,11 @@ def _evaluations(run: Run) -> dict[int, dict[str, Any]]:
     return {row["step"]: row for row in run.rows() if "eval_loss" in row}
 
 
-def test_figures_of_two_ranks_and_evaluations_that_do_not_depend_on_them(make_run: MakeRun) -> None:
+def test_figures_of_two_ranks_and_evaluations_that_do_not_depend_on_them(
+    make_run: MakeRun, forks: Forks
+) -> None:
     two = make_run("two", ranks=2, train=TRAIN)
-    assert two.train_to_end() == [0, 0], two.output
+    assert two.train_forked(forks) == [0, 0], two.output
     lines = [row for row in two.rows() if "loss" in row]
     for line in lines:
         assert set(line) >= FIGURES
@@ -52,25 +55,25 @@ def test_figures_of_two_ranks_and_evaluations_that_do_not_depend_on_them(make_ru
     # goes on from step 2 alone: counts on, evaluates no second time before the first step
     one = make_run("two", ranks=1, train={**TRAIN, "gradient_accumulation": 4})
     resumed = str(one.checkpoint(2))
-    assert one.train_to_end(attempt=2, resume=resumed) == [0], one.output
+    assert one.train_forked(forks, attempt=2, resume=resumed) == [0], one.output
     again = [row for row in one.rows() if "loss" in row]
     assert [line["supervised_tokens"] for line in again] == supervised
     assert [line["unpadded_tokens"] for line in again] == [line["tokens"] for line in again]
     assert sorted(_evaluations(one)) == [0, 2, 4]
 
     alone = make_run("alone", ranks=1, train={**TRAIN, "max_steps": 1})
-    assert alone.train_to_end() == [0], alone.output
+    assert alone.train_forked(forks) == [0], alone.output
     first = _evaluations(alone)[0]
     for name in ("eval_loss", "token_accuracy", "eval_tokens"):
         assert first[name] == pytest.approx(found[0][name], rel=1e-6)
 
 
 def test_where_only_the_speed_is_wanted_nothing_is_evaluated_or_saved(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLUSTERLM_ONLY_MEASURE", "1")
     run = make_run(ranks=1, train=TRAIN)
-    assert run.train_to_end() == [0], run.output
+    assert run.train_forked(forks) == [0], run.output
     assert _evaluations(run) == {}
     assert len(run.losses()) == 4
     assert not (run.root / "model").exists()

@@ -12,6 +12,7 @@ import torch
 
 from clusterlm.errors import TrainError
 from clusterlm.train.saved_names import refuse_partial_load
+from tests.train.forked import Forks
 from tests.train.launching import Run
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
@@ -24,16 +25,16 @@ MIXTRAL = {
 
 @pytest.mark.parametrize("model", [NEOX, MIXTRAL], ids=["head", "experts"])
 def test_a_resumed_training_has_every_weight(
-    make_run: Callable[..., Run], model: dict[str, Any]
+    make_run: Callable[..., Run], forks: Forks, model: dict[str, Any]
 ) -> None:
     train = {"max_steps": 6, "save_steps": 3, "logging_steps": 1, "eval_steps": 6}
     run = make_run(ranks=1, model={"from_scratch": model}, train=train)
-    assert run.train_to_end() == [0], run.output
+    assert run.train_forked(forks) == [0], run.output
     straight = run.losses()
     shutil.rmtree(run.checkpoint(6))
 
     (run.root / "LEASE").write_text('{"attempt": 2}')
-    assert run.train_to_end(attempt=2, resume=str(run.checkpoint(3))) == [0], run.output
+    assert run.train_forked(forks, attempt=2, resume=str(run.checkpoint(3))) == [0], run.output
     assert run.losses() == straight
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from clusterlm.errors import TrainError
+from clusterlm.errors import TrainError, WeightsError
 from tests.train.adapting import adapted, save, train_a_little
 
 Change = Callable[[dict[str, Any]], Any]
@@ -42,7 +42,7 @@ def trained_adapter(base: Path, tokenizer: Any, to: Path) -> Path:
 def test_a_model_that_lacks_weights_is_refused(
     change: Change, says: str, tmp_path: Path, tiny_model: Path, tokenizer: Any
 ) -> None:
-    with pytest.raises(TrainError, match=says):
+    with pytest.raises(WeightsError, match=says):
         adapted(changed(tiny_model, tmp_path / "m", change), tokenizer, {})
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from clusterlm.spec.probe import Probe
 from tests.bed.versions import own_version
 from tests.slurm.conftest import User, counting, wait_until
 from tests.slurm.test_chain import tiny_job
@@ -118,3 +121,20 @@ def test_a_job_that_the_controller_has_forgotten_is_known_by_its_records(user: U
     user.bed.purge_job(ids["train"])
     assert user.status("old")["state"] == "DONE"
     assert user.types("why", "old").returncode == 0
+
+
+def test_doctor_looks_at_nodes_and_finds_nothing_against_them(user: User) -> None:
+    env = {"CLUSTERLM_CONFIG": str(user.home / "clusters.yaml")}
+    env["CLUSTERLM_IMAGES_DIR"] = str(user.home / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        done = user.types("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    probe = Probe.model_validate_json(done.stdout)
+    assert probe.slurm_version is not None
+    assert probe.slurm_version.startswith(_version(user))
+    assert [node.host for node in probe.nodes] == ["node1", "node2"], probe.notes
+    assert all(folder.visible for folder in probe.folders)
+    assert probe.accounting is user.bed.config.accounting
+    assert probe.gpu_requests_accepted == ("gres", "gpus-per-node")

@@ -99,6 +99,32 @@ def test_several_adapters_in_order(lora: Any, tmp_path: Path) -> None:
     assert not torch.allclose(logits_of(ours), logits_of(swapped), atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "tied"])
+@pytest.mark.parametrize("table", ["lm_head", "embed_tokens"])
+def test_a_later_adapter_does_not_undo_what_an_earlier_one_made_of_a_table(
+    kind: str, table: str, tmp_path: Path
+) -> None:
+    # peft lays the frozen table beside a LoRA of it
+    base = tmp_path / "base"
+    make_base(base, kind)
+    settings = {"target_modules": ["q_proj", table]}
+    pair = []
+    for name, size in (("one", {}), ("two", {"target_modules": ["v_proj", table]})):
+        model = AutoModelForCausalLM.from_pretrained(base)
+        pair.append(make_adapter(tmp_path / name, base, model, settings | size))
+    merged = merge_here(tmp_path, base, *pair)
+    of_base = load_file(base / "model.safetensors")
+    expected = of_base.get(f"{table}.weight", of_base["model.embed_tokens.weight"]).double()
+    for folder in pair:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        parts = {k[-15:]: t.double() for k, t in tensors.items() if f"{table}.lora_" in k}
+        a, b = (next(t for k, t in parts.items() if f"_{c}" in k) for c in "AB")
+        expected = expected + (b @ a if table == "lm_head" else (b @ a).T) * (6 / 4)
+    found = load_file(merged.folder / "model.safetensors")
+    name = next(name for name in found if table in name)
+    assert torch.allclose(found[name].double(), expected, atol=1e-5)
+
+
 def test_scale_is_that_of_the_update(lora: Any, tmp_path: Path) -> None:
     base, adapter = lora
     half = merge_here(tmp_path, base, adapter, scale=0.5)

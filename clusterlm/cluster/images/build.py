@@ -42,8 +42,9 @@ from clusterlm.cluster.images.space import refuse_short_disk
 from clusterlm.cluster.interrupts import ends_like_ctrl_c
 from clusterlm.container import runtime_of
 from clusterlm.errors import ImageError
+from clusterlm.image_paths import ImagePaths, images_dir
 from clusterlm.node.image_build import RECORD
-from clusterlm.paths import PRIVATE_DIR, ImagePaths, images_dir
+from clusterlm.paths import PRIVATE_DIR
 from clusterlm.spec.image import Image, Runtime
 from clusterlm.spec.job import Job
 

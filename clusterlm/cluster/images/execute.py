@@ -15,8 +15,8 @@ from clusterlm.cluster.images.secrets import build_secrets, hider, secret_files
 from clusterlm.cluster.images.space import gigabytes, refuse_short_disk
 from clusterlm.cluster.images.trouble import free_space, is_disk_full
 from clusterlm.errors import ImageError, TorchReplaced
+from clusterlm.image_paths import ImagePaths, images_dir
 from clusterlm.node.image_build import EXIT_REPLACED
-from clusterlm.paths import ImagePaths, images_dir
 from clusterlm.spec.image import Image
 
 

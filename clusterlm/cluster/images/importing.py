@@ -27,8 +27,9 @@ from clusterlm.cluster.images.record import (
 from clusterlm.cluster.images.space import BASE_BYTES, gigabytes
 from clusterlm.cluster.images.trouble import SAID, import_trouble, registry_host
 from clusterlm.errors import ImageError, ImageNotImported
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node.files import read_json, write_atomically
-from clusterlm.paths import PRIVATE_DIR, ImagePaths
+from clusterlm.paths import PRIVATE_DIR
 from clusterlm.render import Import, render_import
 from clusterlm.spec.image import Image, Runtime
 from clusterlm.spec.job import Job

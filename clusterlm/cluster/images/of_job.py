@@ -13,7 +13,8 @@ from typing import Any
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.images.build import ensure_image, find_image
 from clusterlm.container import Container, container_of, image_of, runtime_of
-from clusterlm.paths import ImagePaths, RunPaths
+from clusterlm.image_paths import ImagePaths
+from clusterlm.paths import RunPaths
 from clusterlm.spec.job import Job
 
 

@@ -11,7 +11,7 @@ from clusterlm.cluster.images.engine import Engine, LocalImage
 from clusterlm.cluster.images.progress import Screen
 from clusterlm.cluster.images.trouble import last_line, pull_trouble, push_trouble
 from clusterlm.errors import ImageError
-from clusterlm.paths import ImagePaths
+from clusterlm.image_paths import ImagePaths
 
 # docker: "a1b2c3: Pull complete"; podman: "Copying blob sha256:a1b2..."
 _LAYER = re.compile(r"([0-9a-f]{12}): (.+)")

@@ -24,8 +24,8 @@ from pathlib import Path
 from clusterlm.cluster.images.requirements import requirements_for
 from clusterlm.cluster.images.wheel import WHEEL_NAME, build_wheel, code_digest
 from clusterlm.errors import ImageError
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node import image_build
-from clusterlm.paths import ImagePaths
 from clusterlm.render import render_dockerfile
 from clusterlm.spec.image import Image
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from clusterlm.image_paths import ImagePaths
 from clusterlm.node.files import has_appeared, read_json, write_json
-from clusterlm.paths import ImagePaths
 
 
 @dataclass(frozen=True)

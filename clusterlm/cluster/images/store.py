@@ -17,8 +17,8 @@ from clusterlm.cluster.images.execute import log_path
 from clusterlm.cluster.images.record import ImageRecord, read_seal, record_from, seal_path
 from clusterlm.cluster.places import all_runs_dirs
 from clusterlm.errors import ImageError
+from clusterlm.image_paths import ImagePaths, images_dir
 from clusterlm.node.files import read_json
-from clusterlm.paths import ImagePaths, images_dir
 
 _RECORD = re.compile(r"[0-9a-f]{16}\.json")
 # what an import or a context leaves when it is killed

@@ -25,9 +25,17 @@ class Transport(Host, Protocol):
         """What the user calls it, for messages: `user@host`, or a name of ssh_config."""
 
     def run(
-        self, argv: Sequence[str], *, timeout_s: float = 30.0, stdin: bytes | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 30.0,
+        stdin: bytes | None = None,
+        doing: str = "",
     ) -> Completed:
-        """Run to the end, or for `timeout_s`; `stdin` never stands in an argument list."""
+        """Run to the end, or for `timeout_s`; `stdin` never stands in an argument list.
+
+        What is told of a broken connection says `doing`, in the user's words, rather than `argv`.
+        """
 
     def stream(self, argv: Sequence[str], each: Callable[[str], None]) -> int:
         """Run to the end, however long; `each` gets every line of both outputs as it comes."""
@@ -39,6 +47,7 @@ class Transport(Host, Protocol):
         source: BinaryIO | None = None,
         sink: BinaryIO | None = None,
         moved: Callable[[int], None] = lambda count: None,
+        doing: str = "",
     ) -> Completed:
         """Run with bytes from `source` as its input and its output, byte for byte, into `sink`.
 
@@ -47,6 +56,7 @@ class Transport(Host, Protocol):
             source: read to its end.
             sink: written to; `Completed.out` is empty then.
             moved: gets the number of bytes of each piece that went over.
+            doing: as of `run`.
         """
 
     def close(self) -> None:

@@ -1,0 +1,115 @@
+"""Brings the model, a checkpoint or the logs of a run from its cluster to this machine.
+
+Files are filled beside the folder that was asked for, which appears when all are whole; what a cut
+leaves there is used by the next try. No name that the cluster says leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterlm.cluster.remote.forward import Remote
+from clusterlm.cluster.remote.progress import now_and_then
+from clusterlm.cluster.remote.snapshot import spoken_size
+from clusterlm.cluster.remote.tree import is_inside
+from clusterlm.errors import RunError
+from clusterlm.node.files import read_json
+from clusterlm.node.manifest import MANIFEST
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a run.
+
+    Attributes:
+        folders: below the run's folder there.
+        name: of the folder here.
+        is_flat: what lies in the folder is put into ours, without a folder between.
+    """
+
+    folders: tuple[str, ...]
+    name: str
+    is_flat: bool = False
+
+
+MODEL = Part(("model",), "model", is_flat=True)
+LOGS = Part(("attempts", "preprocess", "encode", "submitit"), "logs")
+
+
+def checkpoint(step: int) -> Part:
+    """The checkpoint of that step."""
+    name = f"checkpoint-{step}"
+    return Part((f"checkpoints/{name}",), name, is_flat=True)
+
+
+def fetch(
+    remote: Remote,
+    run: str,
+    run_dir: str,
+    part: Part,
+    target: Path,
+    *,
+    tell: Callable[[str], None],
+) -> Path:
+    """Copy a part of a run to `target`; files that are there already whole are left alone.
+
+    Raises:
+        RunError: the run has no such part, or `target` is in the way.
+        ConnectionLost: the next try goes on from what has come.
+    """
+    from clusterlm.cluster.remote.transfer import fetch_file
+
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RunError(f"{target} is there already; name another folder: -o DIR")
+    sizes = _sizes(remote, run_dir, part)
+    if not sizes:
+        raise RunError(f"{run} has no {part.name} on {remote.name} so far ({run_dir})")
+    tell(f"{len(sizes)} files, {spoken_size(sum(sizes.values()))}, from {remote.name}:{run_dir}")
+    aside = target.with_name(f"{target.name}.part")
+    for path, size in sizes.items():
+        inner = _below(path, part)
+        here = aside / inner
+        if here.is_file() and here.stat().st_size == size:
+            continue
+        here.parent.mkdir(parents=True, exist_ok=True)
+        progress = now_and_then(inner, tell)
+        python = remote.installed.python
+        fetch_file(
+            remote.transport,
+            f"{run_dir}/{path}",
+            here,
+            python=python,
+            progress=progress,
+            has_answered=True,
+        )
+    _compare(aside)
+    if target.is_dir():
+        target.rmdir()
+    os.replace(aside, target)
+    return target
+
+
+def _sizes(remote: Remote, run_dir: str, part: Part) -> dict[str, int]:
+    answer = remote.there("listing", {"root": run_dir, "parts": list(part.folders)})
+    found = {str(path): int(size) for path, size in answer["files"].items()}
+    if part is LOGS:
+        found = {p: s for p, s in found.items() if re.search(r"\.(log|out|err|json|jsonl)$", p)}
+    return {path: size for path, size in found.items() if is_inside(path)}
+
+
+def _below(path: str, part: Part) -> str:
+    return path.removeprefix(f"{part.folders[0]}/") if part.is_flat else path
+
+
+def _compare(folder: Path) -> None:
+    """What a checkpoint's own list says of its files."""
+    listed = (read_json(folder / MANIFEST) or {}).get("files", {})
+    for path, entry in listed.items():
+        file = folder / path
+        size = entry.get("bytes") if isinstance(entry, dict) else None
+        if is_inside(path) and (not file.is_file() or file.stat().st_size != size):
+            raise RunError(f"{path} of the checkpoint has not arrived whole; fetch it again")

@@ -1,0 +1,134 @@
+"""The state of runs on clusters: one call to each, all at once; who does not answer is UNKNOWN.
+
+UNKNOWN says what was last known and how old that is. Looking changes nothing over there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from clusterlm.cluster.remote import runs_elsewhere
+from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
+from clusterlm.cluster.run_status import RunStatus
+from clusterlm.errors import ClusterLMError
+from clusterlm.spec.units import spoken
+from clusterlm.supervise.causes import State
+
+ALL_WITHIN_S = 8.0
+ARRIVES_WITHIN_S = 600.0
+"""So long after its beginning a submit may still be under way."""
+
+Connect = Callable[[str], Remote]
+
+
+def look_at(
+    runs: Iterable[Elsewhere],
+    connect: Connect,
+    *,
+    also_ended: bool = False,
+    within_s: float = ALL_WITHIN_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[list[RunStatus], list[str]]:
+    """The runs' states, and notes on what could not be learnt.
+
+    Args:
+        runs: which.
+        connect: gives the cluster of that name.
+        also_ended: ask for ended ones too; somebody may have resumed one over there.
+        within_s: for all answers; an installation that is under way is waited for.
+        clock: for that.
+    """
+    runs = list(runs)
+    asked = {one.cluster for one in runs if also_ended or not one.is_final}
+    looks = {name: _Look(name, connect) for name in sorted(asked)}
+    began = clock()
+    for one in looks.values():
+        one.thread.start()
+    for one in looks.values():
+        while one.thread.is_alive() and (clock() - began < within_s or one.is_installing):
+            one.thread.join(0.05)
+    found, notes = [], []
+    for run in runs:
+        status, note = _status_of(run, looks.get(run.cluster))
+        found += [status] if status else []
+        notes += [note] if note else []
+    return found, notes
+
+
+class _Look:
+    """One cluster's `status --json`, in a thread of its own."""
+
+    def __init__(self, name: str, connect: Connect) -> None:
+        self.is_installing = False
+        self.trouble = f"{name} gives no answer"
+        self.rows: dict[str, dict[str, object]] | None = None
+        self.thread = threading.Thread(target=self._ask, args=(name, connect), daemon=True)
+
+    def _ask(self, name: str, connect: Connect) -> None:
+        try:
+            remote = connect(name)
+            plain = remote.tell
+            remote.tell = lambda line: self._told(line, plain)
+            done = remote.ask(["status", "--json"], timeout_s=30.0, is_repeatable=False)
+        except (ClusterLMError, OSError) as error:
+            self.trouble = str(error).splitlines()[0]
+            return
+        rows = last_json(done.out.splitlines())
+        if done.code or not isinstance(rows, list):
+            words = done.err.strip().splitlines() or [f"exit code {done.code}"]
+            self.trouble = f"{name}: {words[-1]}"
+            return
+        self.rows = {str(row.get("run")): row for row in rows if isinstance(row, dict)}
+
+    def _told(self, line: str, plain: Callable[[str], None]) -> None:
+        # the only thing that is told in a look
+        self.is_installing = True
+        plain(line)
+
+
+def _status_of(run: Elsewhere, look: _Look | None) -> tuple[RunStatus | None, str]:
+    if look is None:
+        return _last_known(run), ""
+    if look.rows is None:
+        return unknown(run, look.trouble), ""
+    row = look.rows.get(run.run)
+    if row is not None:
+        runs_elsewhere.remember(runs_elsewhere.with_status(run, dict(row)))
+        return RunStatus.from_json(row), ""
+    if not run.is_sent:
+        if time.time() - run.submitted < ARRIVES_WITHIN_S:
+            return unknown(run, "its submit may still be under way"), ""
+        runs_elsewhere.forget(run.run)
+        return None, f"{run.run} never reached {run.cluster}; submit it again"
+    return unknown(run, f"{run.cluster} has no run of that name any more"), ""
+
+
+def _last_known(run: Elsewhere) -> RunStatus:
+    last = RunStatus.from_json(run.status or {})
+    since = max(0.0, time.time() - (run.seen or run.submitted))
+    return replace(last, updated_s_ago=(last.updated_s_ago or 0.0) + since)
+
+
+def unknown(run: Elsewhere, trouble: str) -> RunStatus:
+    """A run that nothing can be said of, with what was last known."""
+    last = _last_known(run)
+    age = max(0.0, time.time() - (run.seen or run.submitted))
+    known = f"; last known: {last.state.value}, {spoken(age)} ago" if run.status else ""
+    return replace(
+        last,
+        run=run.run,
+        cluster=run.cluster,
+        job_ids=list(run.job_ids.values()) or last.job_ids,
+        state=State.UNKNOWN,
+        cause=None,
+        advice=f"nothing was changed; look again: clusterlm status {run.run}",
+        eta_s=None,
+        updated_s_ago=age,
+        source="last look" if run.status else "",
+        evidence=f"{trouble}{known}",
+        trouble=trouble,
+    )

@@ -1,0 +1,137 @@
+"""Which cluster a run lives on, and what was last known of it: `<runs_dir>/.elsewhere/<run>.json`.
+
+Written before a submit is sent: whatever happens to the connection, the key of the submit is known
+here, and the same key gives the same run.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from clusterlm.errors import ClusterLMError, RunError
+from clusterlm.node.files import read_json, write_json
+from clusterlm.paths import PRIVATE_DIR, runs_dir
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """One run.
+
+    Attributes:
+        run: its name.
+        cluster: name of the profile.
+        key: of the submit.
+        submitted: time.
+        is_sent: the cluster has taken it; else that is not known yet.
+        request: digest of what was asked for, so that the same again is known as such.
+        job_ids: by phase.
+        run_dir: there.
+        status: as `status --json` last said.
+        seen: when that was.
+    """
+
+    run: str
+    cluster: str
+    key: str
+    submitted: float
+    is_sent: bool = False
+    request: str = ""
+    job_ids: dict[str, str] = field(default_factory=dict)
+    run_dir: str = ""
+    status: dict[str, Any] | None = None
+    seen: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return (self.status or {}).get("state") in ("DONE", "STOPPED", "CANCELLED")
+
+
+def folder() -> Path:
+    """Where they lie."""
+    return runs_dir() / ".elsewhere"
+
+
+def remember(one: Elsewhere) -> None:
+    """Write it down."""
+    folder().mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
+    write_json(folder() / f"{one.run}.json", asdict(one))
+
+
+def forget(run: str) -> None:
+    """It was refused, so there is no such run."""
+    (folder() / f"{run}.json").unlink(missing_ok=True)
+
+
+def find_elsewhere(run: str) -> Elsewhere | None:
+    """Where a run lives, when it is not a run of this machine."""
+    if not _NAME.fullmatch(run) or (runs_dir() / run / "events.jsonl").exists():
+        return None
+    fields = read_json(folder() / f"{run}.json")
+    return _read(fields) if fields else None
+
+
+def all_elsewhere() -> list[Elsewhere]:
+    """Every run that is known to live elsewhere."""
+    found = (read_json(path) for path in sorted(folder().glob("*.json")))
+    runs = [_read(fields) for fields in found if fields]
+    return [one for one in runs if one is not None]
+
+
+def with_status(one: Elsewhere, status: dict[str, Any]) -> Elsewhere:
+    """The same with what the cluster has just said of it."""
+    return replace(one, status=status, seen=time.time(), is_sent=True)
+
+
+def as_begun_again(one: Elsewhere, answer: dict[str, Any]) -> Elsewhere:
+    """The same after a resume: its last state says nothing any more."""
+    job_ids = {str(k): str(v) for k, v in (answer.get("job_ids") or {}).items()}
+    return replace(one, job_ids=job_ids or one.job_ids, status=None, seen=None, is_sent=True)
+
+
+def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:
+    """Whether the name may be used for a new run on `cluster`.
+
+    Returns:
+        The same request that was sent before and whose answer never came: it is asked for again.
+
+    Raises:
+        RunError: a run of this machine, or of a cluster, has the name.
+    """
+    if (runs_dir() / run).exists():
+        raise RunError(f"a run named {run} exists already on this machine\n  take another: --name")
+    known = find_elsewhere(run)
+    if known is None:
+        return None
+    if not known.is_sent and known.cluster == cluster:
+        if known.request == request:
+            return known
+        raise RunError(
+            f"whether {cluster} has taken an earlier {run} is not known yet\n"
+            f"  find out:  clusterlm status {run}"
+        )
+    raise RunError(
+        f"a run named {run} exists already on {known.cluster}\n"
+        f"  start another:  --name {_free_name(run)}\n"
+        f"  go on with it:  clusterlm resume {run}"
+    )
+
+
+def _free_name(run: str) -> str:
+    number = 2
+    while (folder() / f"{run}-{number}.json").exists():
+        number += 1
+    return f"{run}-{number}"
+
+
+def _read(fields: dict[str, Any]) -> Elsewhere | None:
+    try:
+        known = {key: fields[key] for key in Elsewhere.__dataclass_fields__ if key in fields}
+        return Elsewhere(**known)
+    except (TypeError, ClusterLMError):
+        return None

@@ -1,0 +1,213 @@
+"""What a submit takes to a cluster: code, data that lies here, and where the job finds both there.
+
+plan_shipment   looks, here and there; sends nothing
+preview         lines that say what goes and how large it is
+send            contents first, then the folders made of them; a cut or Ctrl-C leaves no folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterlm.cluster.remote.forward import Remote
+from clusterlm.cluster.remote.git import CodeState, code_state
+from clusterlm.cluster.remote.hashes import Hashes
+from clusterlm.cluster.remote.objects import missing, send_contents, sources_of_tree
+from clusterlm.cluster.remote.snapshot import LIMIT, Snapshot, spoken_size, take_snapshot
+from clusterlm.cluster.remote.tree import Tree
+from clusterlm.cluster.remote.uploads import (
+    SNAPSHOT,
+    Upload,
+    data_outside_of_git,
+    named_paths,
+    uploads_of,
+)
+from clusterlm.errors import SpecError
+from clusterlm.paths import cache_dir
+from clusterlm.spec.load import load_text, values_of
+from clusterlm.spec.place import dotted
+from clusterlm.spec.wording import printable
+
+_LOOKS_AT_FILES = (
+    *("path", "name", "converter", "class", "deepspeed", "chat_template", "continue_from"),
+    *("requirements", "wheelhouse", "file", "command[0]", "rank_pattern", "alpha_pattern"),
+)
+"""Keys whose mistakes only the cluster can tell: what they name may lie there."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes.
+
+    Attributes:
+        yaml: the job, here.
+        snapshot: the code.
+        uploads: data by its content.
+        overrides: `--set` of paths; `{snapshot}` stands for the code's folder there.
+        notes: for the user.
+        code: commit and changes, with the diff; None without git.
+        lacking: digests of what the cluster has not yet.
+    """
+
+    yaml: Path
+    snapshot: Snapshot
+    uploads: list[Upload]
+    overrides: list[str]
+    notes: list[str]
+    code: tuple[CodeState, bytes] | None
+    lacking: frozenset[str]
+
+    @property
+    def bytes_of_data(self) -> int:
+        """Of uploads, that have to go."""
+        trees = [upload.tree for upload in self.uploads]
+        return sum(_lacking_bytes(tree, self.lacking) for tree in trees)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """Where things are there, when all has been sent."""
+
+    yaml: str
+    overrides: list[str]
+
+
+def refuse_mistakes(text: str, yaml: Path, overrides: Sequence[str]) -> None:
+    """Find here what needs no cluster: nothing is sent for a job with a wrong key.
+
+    Raises:
+        SpecError: every mistake but those that speak of files.
+    """
+    try:
+        load_text(text, yaml, overrides)
+    except SpecError as error:
+        certain = [p for p in error.problems if not _is_of_a_file(p.where)]
+        if certain:
+            raise SpecError(error.source, certain, error.notes) from None
+
+
+def _is_of_a_file(where: str) -> bool:
+    # `--set data.sources[0].path`; the run's own name is no file
+    place = where.removeprefix("--set ")
+    return place != "name" and place.rpartition(".")[2] in _LOOKS_AT_FILES
+
+
+def plan_shipment(
+    remote: Remote,
+    yaml: Path,
+    text: str,
+    overrides: Sequence[str],
+    *,
+    limit: int = LIMIT,
+) -> Shipment:
+    """Look at everything that a job needs, here and on the cluster.
+
+    Raises:
+        SpecError: it names paths that are neither here nor there.
+        ClusterLMError: the project cannot go; see `take_snapshot`.
+    """
+    # the real folder, as git names it
+    yaml = yaml.absolute().parent.resolve() / yaml.name
+    values = values_of(text, printable(yaml.name), overrides)
+    named = named_paths(values, str(yaml.parent))
+    hashes = Hashes(cache_dir().parent / "hashes.json")
+    absolute = sorted({one.written for one in named if one.is_absolute})
+    on_cluster = remote.there("look", {"paths": absolute})["found"] if absolute else {}
+    taken_there = {one.here for one in named if one.written in on_cluster}
+    data = [path for path in data_outside_of_git(named) if str(path) not in taken_there]
+    snapshot = take_snapshot(yaml, limit=limit, leave_out=data, hashes=hashes)
+    uploads, places, notes = uploads_of(
+        named, on_cluster, snapshot, hashes, source=printable(yaml.name), cluster=remote.name
+    )
+    hashes.save()
+    blobs = dict(snapshot.tree.blobs)
+    for upload in uploads:
+        blobs |= upload.tree.blobs
+    return Shipment(
+        yaml=yaml,
+        snapshot=snapshot,
+        uploads=uploads,
+        overrides=places,
+        notes=notes,
+        code=code_state(yaml.parent, snapshot.tree.digest),
+        lacking=frozenset(missing(remote, blobs)),
+    )
+
+
+def preview(shipment: Shipment, cluster: str) -> list[str]:
+    """What goes, how large it is, and how much of it is not there yet."""
+    snapshot = shipment.snapshot
+    lines = [f"to {cluster}:"]
+    tree = snapshot.tree
+    state = shipment.code[0] if shipment.code else None
+    of_commit = ""
+    if state:
+        changed = " + uncommitted changes" if state.dirty else ""
+        of_commit = f", commit {(state.commit or 'none')[:12]}{changed}"
+    lines.append(f"  code  {snapshot.root}{of_commit}")
+    lines.append(f"        {_amount(tree, shipment.lacking)}")
+    for upload in shipment.uploads:
+        lines.append(f"  data  {dotted(upload.named.place)}: {upload.named.written}")
+        lines.append(f"        {_amount(upload.tree, shipment.lacking)}")
+    lines += [f"  note: {note}" for note in shipment.notes]
+    if snapshot.left_out:
+        shown = ", ".join(map(printable, snapshot.left_out[:5]))
+        more = f" and {len(snapshot.left_out) - 5} more" if len(snapshot.left_out) > 5 else ""
+        lines.append(
+            f"  note: left out, as they look like secrets: {shown}{more}; a value for the job"
+            " goes by `secrets`"
+        )
+    return lines
+
+
+def listing(shipment: Shipment) -> list[str]:
+    """Every file of the code, for --dry-run; the largest are named once more."""
+    tree = shipment.snapshot.tree
+    rows = [f"{entry.size:>12}  {path}" for path, entry in sorted(tree.files.items())]
+    rows += [f"{'link':>12}  {path} -> {to}" for path, to in sorted(tree.links.items())]
+    largest = [f"{spoken_size(size)} {path}" for path, size in shipment.snapshot.largest()]
+    return [*rows, f"the largest: {', '.join(largest)}"]
+
+
+def send(shipment: Shipment, remote: Remote, *, tell: Callable[[str], None]) -> Arrived:
+    """Bring all of it there.
+
+    Raises:
+        ConnectionLost: what arrived stays; the next try goes on from there.
+        ClusterLMError: a file has changed in between, or there is no room.
+    """
+    code = shipment.snapshot
+    sources = sources_of_tree(code.tree, {p: code.root / p for p in code.tree.files})
+    blobs = dict(code.tree.blobs)
+    for upload in shipment.uploads:
+        sources |= sources_of_tree(upload.tree, upload.sources)
+        blobs |= upload.tree.blobs
+    if shipment.lacking:
+        send_contents(remote, blobs, sources, tell=tell)
+    folder = _assemble(remote, "snapshots", code.tree, tell)
+    overrides = [text.replace(f"={SNAPSHOT}/", f"={folder}/", 1) for text in shipment.overrides]
+    for upload in shipment.uploads:
+        overrides.append(upload.override(_assemble(remote, "uploads", upload.tree, tell)))
+    inner = shipment.yaml.relative_to(code.root)
+    return Arrived(f"{folder}/{inner.as_posix()}", overrides)
+
+
+def _assemble(remote: Remote, kind: str, tree: Tree, tell: Callable[[str], None]) -> str:
+    request = {"kind": kind, "tree": tree.to_json(), "digest": tree.digest}
+    answer = remote.there("assemble", request)
+    for path in answer["repaired"][:5]:
+        tell(f"{remote.name}: {printable(path)} had been changed there; it is as it is here again")
+    return str(answer["path"])
+
+
+def _amount(tree: Tree, lacking: frozenset[str]) -> str:
+    files = f"{len(tree.files)} file{'' if len(tree.files) == 1 else 's'}"
+    to_go = _lacking_bytes(tree, lacking)
+    new = f"{spoken_size(to_go)} to send" if to_go else "all there already"
+    return f"{files}, {spoken_size(tree.size)}, {new}"
+
+
+def _lacking_bytes(tree: Tree, lacking: frozenset[str]) -> int:
+    return sum(size for sha, size in tree.blobs.items() if sha in lacking)
