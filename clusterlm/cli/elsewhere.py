@@ -266,10 +266,11 @@ def _watch(remote: Remote, run: str, persist: Callable[..., Any]) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    # as all that a command says: a machine that is not ours wrote it
+    typer.echo(line)
 
 
 def _safe(text: str) -> str:
-    from clusterlm.cluster.log_text import readable
+    from clusterlm.cluster.log_text import readable_text
 
-    return "\n".join(readable(line.encode()) for line in text.splitlines())
+    return readable_text(text)

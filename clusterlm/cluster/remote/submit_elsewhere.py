@@ -14,8 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.forward import Remote, last_json
@@ -30,9 +29,8 @@ from clusterlm.cluster.remote.shipment import (
     send,
 )
 from clusterlm.cluster.remote.snapshot import LIMIT
-from clusterlm.cluster.run_folder import secret_values
+from clusterlm.cluster.secret_values import find_secrets
 from clusterlm.errors import ClusterLMError, ConnectionLost, SshError
-from clusterlm.spec.job import Job
 from clusterlm.spec.load import values_of
 from clusterlm.spec.wording import printable
 
@@ -197,11 +195,17 @@ def look(
 
 def _secrets(values: dict[str, Any]) -> bytes:
     """Values of the job's secrets as `--secrets-stdin` reads them."""
-    names = values.get("secrets") or []
-    if not names:
-        return b""
-    job = SimpleNamespace(secrets=[str(name) for name in names])
-    return json.dumps(secret_values(cast(Job, job))).encode()
+    image = values.get("image")
+    lists = {
+        "secrets": values.get("secrets"),
+        "image.build_secrets": image.get("build_secrets") if isinstance(image, dict) else None,
+    }
+    found: dict[str, str] = {}
+    for where, names in lists.items():
+        # whatever else stands there is refused over there, in words
+        if isinstance(names, list):
+            found |= find_secrets([str(name) for name in names], where)
+    return json.dumps(found).encode() if found else b""
 
 
 def _request(shipment: Shipment, wish: Wish, options: Sequence[str]) -> str:

@@ -61,6 +61,30 @@ def test_a_job_arrives_with_its_code_and_data(
     assert "2 files, 1.1 kB, 1.1 kB to send" in err
 
 
+def test_secrets_travel_on_the_input_and_nowhere_else(
+    laptop: Path, there: LocalTransport, clusterlm: Clusterlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = "hf_cAnArY77'\"$x"
+    file = job(laptop)
+    file.write_text(file.read_text() + "secrets: [HF_TOKEN, OTHER_TOKEN]\n")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    code, _, err = clusterlm("submit", "job.yaml", "--json")
+    assert code == 2
+    assert "HF_TOKEN, OTHER_TOKEN not set" in err
+    monkeypatch.setenv("HF_TOKEN", value)
+    beside = Path(os.environ["CLUSTERLM_CONFIG"]).with_name("secrets.json")
+    beside.write_text(json.dumps({"OTHER_TOKEN": "other-cAnArY77"}))
+    beside.chmod(0o600)
+    code, out, err = clusterlm("submit", "job.yaml", "--json")
+    assert code == 0, err
+    assert "cAnArY77" not in out + err
+    secrets = run_there(there) / "secrets.json"
+    assert json.loads(secrets.read_text()) == {"HF_TOKEN": value, "OTHER_TOKEN": "other-cAnArY77"}
+    assert secrets.stat().st_mode & 0o777 == 0o600
+    found = [p for p in there.home.rglob("*") if p.is_file() and b"cAnArY77" in p.read_bytes()]
+    assert found == [secrets]
+
+
 def test_a_dirty_tree_is_written_into_the_lock(
     laptop: Path, there: LocalTransport, clusterlm: Clusterlm
 ) -> None:
