@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 BLACK = "***"
@@ -37,14 +38,21 @@ class Redactor:
         # the longest first: one secret may be the beginning of another
         self._forms = sorted(found, key=lambda form: (-len(form), form))
         self._bytes = [form.encode("utf-8", "surrogateescape") for form in self._forms]
-        self._pattern = re.compile("|".join(map(re.escape, self._forms)))
-        self._bytes_pattern = re.compile(b"|".join(map(re.escape, self._bytes)))
         self.longest = max(map(len, self._bytes), default=0)
         """Of any form, in bytes."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to take out."""
         return bool(self._forms)
+
+    # compiled at the first hit: `status` has a redactor for each run, and seldom one
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._forms)))
+
+    @cached_property
+    def _bytes_pattern(self) -> re.Pattern[bytes]:
+        return re.compile(b"|".join(map(re.escape, self._bytes)))
 
     def __call__(self, text: str) -> str:
         """`text` without the values."""
