@@ -23,7 +23,7 @@ def login_shell() -> Any:
     return importlib.import_module("clusterlm.cluster.remote.login_shell")
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "csh", "tcsh", "fish", "ksh"])
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "fish"])
 def test_every_word_arrives_through_the_shell_of_the_account(
     login_shell: Any, shell: str, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from clusterlm.errors import SshError
 from tests.cluster.remote.hostile import HOSTILE
 
 MARK = "0123456789abcdef" * 2
-SHELLS = ("bash", "dash", "sh", "zsh", "tcsh", "csh", "fish", "ksh")
+SHELLS = ("bash", "dash", "sh", "zsh", "tcsh", "fish")
 PRINT_WORDS = [
     "python3",
     "-c",
