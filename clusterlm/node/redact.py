@@ -13,23 +13,20 @@ nothing.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 BLACK = "***"
 MIN_SECRET_LENGTH = 6
 
+# compiled when there is a secret: a command that has none must not wait for them
 # as log_text.py and last_error.py leave them
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-)
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 # what bash puts a backslash before: in `printf %q`, and between double quotes
-_SHELL = re.compile(r"([^A-Za-z0-9_@%+=:,./\x80-\U0010ffff-])")
-_IN_DOUBLE_QUOTES = re.compile(r'(["$`\\])')
+_SHELL = r"([^A-Za-z0-9_@%+=:,./\x80-\U0010ffff-])"
+_IN_DOUBLE_QUOTES = r'(["$`\\])'
 
 
 class Redactor:
@@ -90,6 +87,8 @@ NOTHING = Redactor(())
 
 def forms(value: str, shortest: int = MIN_SECRET_LENGTH) -> Iterator[str]:
     """Every text that shows a value; of a URL also its password, of many lines each."""
+    from urllib.parse import unquote
+
     parts = {value, value.strip(), *value.splitlines(), *_credentials(value)}
     parts |= {unquote(part) for part in parts}
     for part in parts:
@@ -99,8 +98,8 @@ def forms(value: str, shortest: int = MIN_SECRET_LENGTH) -> Iterator[str]:
 
 def _forms_of(part: str) -> Iterator[str]:
     yield part
-    yield _CONTROL.sub("\ufffd", part)
-    yield _CONTROL.sub("", part)
+    yield re.sub(_CONTROL, "\ufffd", part)
+    yield re.sub(_CONTROL, "", part)
     yield from _in_urls(part)
     yield from _in_base64(part.encode("utf-8", "surrogateescape"))
     for is_ascii in (True, False):
@@ -116,11 +115,13 @@ def _forms_of(part: str) -> Iterator[str]:
     yield part.replace("'", "'\\''")
     yield part.replace("'", "'\"'\"'")
     yield part.replace("\\", "\\\\").replace("'", "\\'")
-    yield _IN_DOUBLE_QUOTES.sub(r"\\\1", part)
-    yield _SHELL.sub(r"\\\1", part)
+    yield re.sub(_IN_DOUBLE_QUOTES, r"\\\1", part)
+    yield re.sub(_SHELL, r"\\\1", part)
 
 
 def _in_urls(part: str) -> Iterator[str]:
+    from urllib.parse import quote, quote_plus
+
     for coded in (quote(part, "", errors="replace"), quote(part, errors="replace")):
         yield coded
         yield re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), coded)
@@ -128,6 +129,8 @@ def _in_urls(part: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
+    import base64
+
     # as header values have it: alone, or behind a user name, which shifts it
     for shift in range(3):
         text = base64.b64encode(b"\0" * shift + data).decode()
@@ -141,6 +144,8 @@ def _in_base64(data: bytes) -> Iterator[str]:
 
 
 def _credentials(value: str) -> Sequence[str]:
+    from urllib.parse import urlsplit
+
     try:
         found = urlsplit(value)
     except ValueError:

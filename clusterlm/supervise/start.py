@@ -10,18 +10,26 @@ opened to others since it was made.
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
+from clusterlm.node.files import has_appeared
 from clusterlm.node.private import NotPrivate, refuse_open_folder
 from clusterlm.paths import RunPaths
 from clusterlm.supervise.causes import Cause, State
 from clusterlm.supervise.history import record
 
+SHARED_FOLDER_WAIT_S = 60.0
+"""A node may see a new folder some seconds late; submitit waits as long for its pickle."""
+
 
 def main(folder: str) -> int:
     """Run the job of a folder of pickles; the exit code."""
     submitit_dir = Path(folder)
+    until = time.monotonic() + SHARED_FOLDER_WAIT_S
+    while not has_appeared(submitit_dir) and time.monotonic() < until:
+        time.sleep(1.0)
     try:
         # the pickles' folder, the run, and what the run lies in
         for one in (submitit_dir, submitit_dir.parent):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ RECORDER = "import sys; sys.stdout.write('<<' + '\\0'.join(sys.argv[1:]) + '>>')
 
 @pytest.fixture(scope="module")
 def login_shell() -> Any:
-    return importlib.import_module("clusterlm.cluster.remote.login_shell")
+    return pytest.importorskip("clusterlm.cluster.remote.login_shell")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "fish"])
