@@ -29,8 +29,9 @@ from clusterlm.errors import SshError
 
 CONNECT_S = 15
 KEPT = "10m"
-# a silent connection is given up after 45 s
-ALIVE_EVERY_S, ALIVE_TIMES = 15, 3
+# a silent connection is given up after 30 s: one interval after the last question. What was asked
+# over it must be known within a minute, new login and all
+ALIVE_EVERY_S, ALIVE_TIMES = 10, 2
 # unused for longer than this, a master is asked whether the other end still answers
 FRESH_S = 60.0
 PROBE_S = 10.0

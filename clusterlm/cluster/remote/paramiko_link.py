@@ -34,7 +34,8 @@ from clusterlm.errors import SshError
 
 LONGEST_WAY = 8
 HANDSHAKE_S = 15.0
-ALIVE_EVERY_S, ALIVE_PATIENCE_S = 15.0, 30.0
+# as with the ssh program: 30 s of silence
+ALIVE_EVERY_S, ALIVE_PATIENCE_S = 10.0, 20.0
 # names that keys of one kind sign under; SHA-1 is not among them
 SIGNED_AS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 

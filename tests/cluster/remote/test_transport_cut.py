@@ -134,6 +134,15 @@ def test_a_connection_that_fell_silent_is_made_again(
     timer.join()
 
 
+def test_a_silent_connection_leaves_half_a_minute_to_look_the_truth_up() -> None:
+    pytest.importorskip("paramiko")
+    from clusterlm.cluster.remote import master, paramiko_link
+
+    # ssh gives up one interval after its last question
+    assert master.ALIVE_EVERY_S * (master.ALIVE_TIMES + 1) <= 30
+    assert paramiko_link.ALIVE_EVERY_S + paramiko_link.ALIVE_PATIENCE_S <= 30
+
+
 def test_paramiko_gives_up_a_silent_connection(
     ssh: SshHome, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
