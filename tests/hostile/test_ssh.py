@@ -19,7 +19,7 @@ RECORDER = "import sys; sys.stdout.write('<<' + '\\0'.join(sys.argv[1:]) + '>>')
 
 @pytest.fixture(scope="module")
 def login_shell() -> Any:
-    return pytest.importorskip("clusterlm.cluster.remote.login_shell")
+    return pytest.importorskip("clusterlm.cluster.ssh.login_shell")
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "fish"])

@@ -22,9 +22,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clusterlm.cluster.remote.address import Address, config_files
-from clusterlm.cluster.remote.private_folder import socket_folder
-from clusterlm.cluster.remote.ssh_errors import Target, explain_openssh
+from clusterlm.cluster.ssh.address import Address, config_files
+from clusterlm.cluster.ssh.private_folder import socket_folder
+from clusterlm.cluster.ssh.ssh_errors import Target, explain_openssh
 from clusterlm.errors import SshError
 
 CONNECT_S = 15
