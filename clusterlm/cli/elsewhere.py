@@ -58,8 +58,8 @@ def find(run: str) -> Elsewhere | None:
 
 def remote_of(name: str) -> Remote:
     """The cluster of that name; nothing is connected yet."""
-    from clusterlm.cluster.remote.connect import connect
     from clusterlm.cluster.remote.forward import Remote
+    from clusterlm.cluster.ssh.connect import connect
     from clusterlm.spec.clusters import find_profile
 
     profile = find_profile(name)
@@ -177,7 +177,7 @@ def watch(one: Elsewhere) -> int:
 
 def report(one: Elsewhere, out: Path | None) -> int:
     """`clusterlm report` of a run on a cluster: the page is made there and brought here."""
-    from clusterlm.cluster.remote.transfer import fetch_file
+    from clusterlm.cluster.ssh.transfer import fetch_file
 
     remote = remote_of(one.cluster)
     file = out or Path(f"{one.run}.html")

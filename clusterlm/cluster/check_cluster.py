@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from clusterlm.spec.profile import Profile
 from clusterlm.spec.units import spoken
 
 if TYPE_CHECKING:
-    from clusterlm.cluster.remote.transport import Transport
+    from clusterlm.cluster.ssh.transport import Transport
 
 ASK_TIMEOUT_S = 60.0
 ELSEWHERE = ".elsewhere"
@@ -94,8 +93,9 @@ def _steps_there(
     tell: Callable[[str], None],
 ) -> Iterator[Verdict]:
     # imported when there is something to connect to: other commands need none of it
-    connect = import_module("clusterlm.cluster.remote.connect").connect
-    bootstrap = import_module("clusterlm.cluster.remote.bootstrap").bootstrap
+    from clusterlm.cluster.remote.bootstrap import bootstrap
+    from clusterlm.cluster.ssh.connect import connect
+
     transport: Transport | None = None
     try:
         transport = connect(name, profile)

@@ -6,7 +6,6 @@ under ZeRO-3 that goes wrong (transformers #41959), and it belongs before the tr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from clusterlm.spec.wording import one_line, or_nearest
 from clusterlm.train.adapter import Sample, add_adapter
 from clusterlm.train.attention import choose_attention
 from clusterlm.train.classes import AUTO, auto_class, find_model_class
+from clusterlm.train.hub import how_to_fetch, is_out_of_reach
 from clusterlm.train.new_tokens import choose_tokens
 from clusterlm.train.quantized import bits_and_bytes, prepare_quantized, refuse_without_gpu
 from clusterlm.train.trainable import choose_trainable
@@ -107,7 +107,14 @@ def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool
     name = asked.name
     assert name is not None, "the spec has neither model.name nor model.from_scratch"
     source = find_model(name)
-    origin = {"revision": asked.revision, "trust_remote_code": asked.trust_remote_code}
+    origin: dict[str, Any] = {
+        "revision": asked.revision,
+        "trust_remote_code": asked.trust_remote_code,
+    }
+    # its client would try for a minute in each rank, and again for each file
+    is_offline = is_out_of_reach(source)
+    if is_offline:
+        origin["local_files_only"] = True
     model_class = find_model_class(asked.class_, "model.class") if asked.class_ else None
     dtype = choose_dtype(asked, job.train.precision)
     further: dict[str, Any] = {}
@@ -127,7 +134,7 @@ def _load(job: Job, asked: Model, num_tokens: int, block_size: int, on_cpu: bool
         how = {"config": config, "dtype": dtype, **origin, **further}
         model = load_whole(loader, source, may_miss=model_class is not None, say=say, **how)
     except (OSError, ValueError) as error:
-        raise TrainError(_explain_unloaded(name, error)) from error
+        raise TrainError(_explain_unloaded(name, error, is_offline=is_offline)) from error
     if asked.quantization is not None:
         model = prepare_quantized(model, splits_weights=splits_weights())
     return model
@@ -256,14 +263,10 @@ def _build(model_class: Any, config: Any, dtype: torch.dtype, attention: str) ->
     return model_class._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
-def _explain_unloaded(name: str, error: Exception) -> str:
+def _explain_unloaded(name: str, error: Exception, *, is_offline: bool) -> str:
     text = one_line(error)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-    if isinstance(error, OSError) and (offline or "couldn't connect" in text):
-        return (
-            f"model {name}: no network on this node and no copy in its hub cache; on a login node: "
-            f"`hf download {name} --local-dir FOLDER`, then give FOLDER in model.name"
-        )
+    if isinstance(error, OSError) and (is_offline or "couldn't connect" in text):
+        return f"model.name: {how_to_fetch(name)}"
     if "trust_remote_code" in text:
         return (
             f"model {name} brings Python code of its own; read it, and if it may run here write "

@@ -2,7 +2,7 @@
 
 Made on one node before the training, tensor by tensor: under ZeRO-3, where weights are split, a
 resize goes wrong (transformers #41959). Embedding and head are treated alike, tied or not. Rows
-behind the last entry (`multiple_of`) get the mean.
+behind the last entry (`multiple_of`) get the mean, or are drawn with the others.
 """
 
 from __future__ import annotations

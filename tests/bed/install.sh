@@ -10,7 +10,7 @@ packages=(
     mariadb-server
     iproute2 util-linux
     shellcheck g++
-    openssh-server openssh-client
+    openssh-server openssh-client zsh tcsh fish
     docker.io debootstrap debian-archive-keyring squashfs-tools patchelf
 )
 [ "$#" -eq 0 ] || packages=("$@")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.connect import connect
-from clusterlm.cluster.remote.talk import SshTransport
+from clusterlm.cluster.ssh.connect import connect
+from clusterlm.cluster.ssh.talk import SshTransport
 from clusterlm.spec.profile import Profile
 from tests.bed.sshd import HOST, Keys, Sshd, find_sshd
 

@@ -1,6 +1,6 @@
 """`make chaos`: submits from a laptop over a line that is cut, to a real sshd and a real Slurm.
 
-    python -m tests.chaos.cut_submit [CASES] [--seed N] [--bed INDEX] [--lines N]
+    python -m tests.chaos.cut_submit [CASES] [--seed N] [--bed INDEX] [--lines N] [--kinds ..]
 
 Each case is one `clusterlm submit` of a project with a file of its own, through a TCP proxy that
 breaks the connection one to three times; in each third case the laptop's process is killed too, and
@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -104,11 +105,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--bed", type=int, help="index of one that is up; default: start one")
     parser.add_argument("--lines", type=int, default=LINES, help="laptops side by side")
-    parser.add_argument("--no-forget", action="store_true", help="leave out what takes long")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of breaks")
     asked = parser.parse_args()
     print(f"{asked.cases} submits over a line that breaks, seed {asked.seed}", flush=True)
     began = time.monotonic()
-    weights = WEIGHTS[:-1] + ((0,) if asked.no_forget else WEIGHTS[-1:])
+    weights = [share * (kind in asked.kinds) for kind, share in zip(KINDS, WEIGHTS, strict=True)]
     cases = plan(asked.cases, asked.seed, weights)
     with tempfile.TemporaryDirectory(prefix="clusterlm-cuts-") as folder:
         bed = SlurmBed(BedConfig(asked.bed)) if asked.bed is not None else start_free_bed()
@@ -125,7 +126,7 @@ def main() -> None:
     sys.exit(bool(faults) or any(case.faults for case in cases))
 
 
-def plan(count: int, seed: int, weights: tuple[int, ...] = WEIGHTS) -> list[Case]:
+def plan(count: int, seed: int, weights: Sequence[int] = WEIGHTS) -> list[Case]:
     """What is to befall each submit."""
     dice = random.Random(seed)
     cases = []

@@ -67,10 +67,10 @@ def try_out(monkeypatch: pytest.MonkeyPatch) -> Try:
             return SimpleNamespace(python="/x/bin/python", folder="/x", home="/h")
 
         for name, members in {
-            "connect": SimpleNamespace(connect=lambda name, profile: transport),
-            "bootstrap": SimpleNamespace(bootstrap=bootstrap),
+            "ssh.connect": SimpleNamespace(connect=lambda name, profile: transport),
+            "remote.bootstrap": SimpleNamespace(bootstrap=bootstrap),
         }.items():
-            monkeypatch.setitem(sys.modules, f"clusterlm.cluster.remote.{name}", members)
+            monkeypatch.setitem(sys.modules, f"clusterlm.cluster.{name}", members)
         said: list[Verdict] = []
         fine = check_cluster("far", FAR, Path("/w"), ["train"], say=said.append, tell=print)
         return fine, [line for verdict in said for line in verdict.lines()], transport

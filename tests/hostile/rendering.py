@@ -9,7 +9,8 @@ from pathlib import Path
 
 from clusterlm.container import container_of
 from clusterlm.errors import ClusterLMError
-from clusterlm.paths import ImagePaths, RunPaths
+from clusterlm.image_paths import ImagePaths
+from clusterlm.paths import RunPaths
 from clusterlm.render import (
     Launch,
     render_dockerfile,
@@ -37,7 +38,7 @@ def texts_of(job: Job, runtimes: Iterable[Runtime] = tuple(IMAGES)) -> dict[str,
         ClusterLMError: a value is refused.
     """
     texts = {**render_run(job, RUN, "f" * 32)}
-    launch = Launch(folder=str(RUN.submitit), dependency="afterok:1")
+    launch = Launch(dependency="afterok:1")
     for phase in ("encode", "preprocess", "train"):
         texts[f"{phase}.sbatch"] = render_sbatch(job, RUN, phase, launch)
     image = job.image or Image()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers
 
 from clusterlm.errors import TrainError
 from clusterlm.spec.job import Job
+from clusterlm.train import hub
 from clusterlm.train.model import make_model
 from tests.train.launching import TINY
 
@@ -82,6 +84,22 @@ def test_a_hub_model_without_network_says_what_to_do(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(TrainError, match="hf download nobody/nothing --local-dir FOLDER"):
         make({"name": "nobody/nothing"}, tokenizer)
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    # a refused connection: the client of the hub tries it five times, with pauses
+    monkeypatch.setattr(hub, "HUB", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    started = time.monotonic()
+    with pytest.raises(TrainError, match="hf download nobody/nothing --local-dir FOLDER"):
+        make({"name": "nobody/nothing"}, tokenizer)
+    assert time.monotonic() - started < 10
 
 
 def test_a_folder_is_loaded_and_its_limits_hold(tiny_model: Path, tokenizer: Any) -> None:

@@ -28,7 +28,7 @@ from clusterlm.errors import ClusterLMError, ConnectionLost, SshRefused
 from clusterlm.spec.probe import probe_file
 
 if TYPE_CHECKING:
-    from clusterlm.cluster.remote.transport import Transport
+    from clusterlm.cluster.ssh.transport import Transport
     from clusterlm.spec.profile import Profile
 
 PROBE_TIMEOUT_S = 60.0
@@ -246,7 +246,7 @@ def _send_wheels(
     request: dict[str, Any],
     tell: Callable[[str], None],
 ) -> None:
-    from clusterlm.cluster.remote.transfer import send_file
+    from clusterlm.cluster.ssh.transfer import send_file
 
     wheels = sorted(wheelhouse.glob("*.whl"))
     if not wheels:

@@ -61,7 +61,7 @@ def fetch(
         RunError: the run has no such part, or `target` is in the way.
         ConnectionLost: the next try goes on from what has come.
     """
-    from clusterlm.cluster.remote.transfer import fetch_file
+    from clusterlm.cluster.ssh.transfer import fetch_file
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already; name another folder: -o DIR")

@@ -26,7 +26,7 @@ from clusterlm.cluster.remote.bootstrap import (
 )
 from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path
-from clusterlm.cluster.remote.transport import Transport
+from clusterlm.cluster.ssh.transport import Transport
 from clusterlm.errors import ClusterLMError, ConnectionLost, SshError, SshRefused
 from clusterlm.spec.profile import Profile
 

@@ -101,7 +101,11 @@ def _status_of(run: Elsewhere, look: _Look | None) -> tuple[RunStatus | None, st
         return RunStatus.from_json(row), ""
     if not run.is_sent:
         if time.time() - run.submitted < ARRIVES_WITHIN_S:
-            return unknown(run, "its submit may still be under way"), ""
+            return unknown(
+                run,
+                f"{run.cluster} has no such run so far: its submit is under way, or was cut off; "
+                "the same command again goes on with it, and is one run",
+            ), ""
         runs_elsewhere.forget(run.run)
         return None, f"{run.run} never reached {run.cluster}; submit it again"
     return unknown(run, f"{run.cluster} has no run of that name any more"), ""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from clusterlm.cluster.remote.progress import now_and_then
 from clusterlm.cluster.remote.snapshot import spoken_size
 from clusterlm.cluster.remote.there import blob_path
-from clusterlm.cluster.remote.transfer import send_file
 from clusterlm.cluster.remote.tree import CHUNK, Tree
+from clusterlm.cluster.ssh.transfer import send_file
 from clusterlm.errors import ClusterLMError, SshError, SshRefused
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import pytest
 from clusterlm import cli
 from clusterlm.cluster.images.wheel import requirements_of
 from clusterlm.cluster.remote import bootstrap as boot
-from clusterlm.cluster.remote import connect
 from clusterlm.cluster.remote.forward import Remote
+from clusterlm.cluster.ssh import connect
 from clusterlm.spec.profile import Profile
 from tests.cluster.remote.local_transport import LocalTransport
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.transport import Transport
+from clusterlm.cluster.ssh.address import Address
+from clusterlm.cluster.ssh.transport import Transport
 from clusterlm.errors import SshError
 from clusterlm.spec.profile import Profile
 
@@ -25,10 +25,10 @@ def connect(name: str, profile: Profile) -> Transport:
         raise SshError(f"clusters.{name}: has no `host`: it is this machine, not one behind SSH")
     address = Address(profile.host, profile.user, profile.port)
     if _backend(profile) == "openssh":
-        from clusterlm.cluster.remote.openssh import OpenSsh
+        from clusterlm.cluster.ssh.openssh import OpenSsh
 
         return OpenSsh(address, profile.setup)
-    from clusterlm.cluster.remote.paramiko_ssh import ParamikoSsh
+    from clusterlm.cluster.ssh.paramiko_ssh import ParamikoSsh
 
     return ParamikoSsh(address, profile.setup)
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clusterlm.cluster.remote import far_files
-from clusterlm.cluster.remote.lines import last_lines
-from clusterlm.cluster.remote.transport import Transport
+from clusterlm.cluster.ssh import far_files
+from clusterlm.cluster.ssh.lines import last_lines
+from clusterlm.cluster.ssh.transport import Transport
 from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
 TRIES = 6

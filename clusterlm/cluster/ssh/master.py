@@ -22,15 +22,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clusterlm.cluster.remote.address import Address, config_files
-from clusterlm.cluster.remote.private_folder import socket_folder
-from clusterlm.cluster.remote.ssh_errors import Target, explain_openssh
+from clusterlm.cluster.ssh.address import Address, config_files
+from clusterlm.cluster.ssh.private_folder import socket_folder
+from clusterlm.cluster.ssh.ssh_errors import Target, explain_openssh
 from clusterlm.errors import SshError
 
 CONNECT_S = 15
 KEPT = "10m"
-# a silent connection is given up after 45 s
-ALIVE_EVERY_S, ALIVE_TIMES = 15, 3
+# a silent connection is given up after 30 s: one interval after the last question. What was asked
+# over it must be known within a minute, new login and all
+ALIVE_EVERY_S, ALIVE_TIMES = 10, 2
 # unused for longer than this, a master is asked whether the other end still answers
 FRESH_S = 60.0
 PROBE_S = 10.0

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.far_files import part_of
-from clusterlm.cluster.remote.talk import SshTransport
-from clusterlm.cluster.remote.transfer import fetch_file, send_file
+from clusterlm.cluster.ssh.far_files import part_of
+from clusterlm.cluster.ssh.talk import SshTransport
+from clusterlm.cluster.ssh.transfer import fetch_file, send_file
 from clusterlm.errors import ConnectionLost, SshError
 from tests.bed.cutting_proxy import CuttingProxy
 from tests.bed.ssh_fixture import SshHome

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterlm.cluster.remote.address import Address
+from clusterlm.cluster.ssh.address import Address
 from clusterlm.errors import SshError
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.frames import Frame
-from clusterlm.cluster.remote.login_shell import make_command
+from clusterlm.cluster.ssh.frames import Frame
+from clusterlm.cluster.ssh.login_shell import make_command
 from clusterlm.errors import SshError
-from tests.cluster.remote.hostile import HOSTILE
+from tests.cluster.ssh.hostile import HOSTILE
 
 MARK = "0123456789abcdef" * 2
-SHELLS = ("bash", "dash", "sh", "zsh", "tcsh", "csh", "fish", "ksh")
+SHELLS = ("bash", "dash", "sh", "zsh", "tcsh", "fish")
 PRINT_WORDS = [
     "python3",
     "-c",

@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from clusterlm.cluster.host import STOP_GRACE_S, Completed
-from clusterlm.cluster.remote.frames import Frame
-from clusterlm.cluster.remote.lines import LineCutter, last_lines
-from clusterlm.cluster.remote.login_shell import make_command
-from clusterlm.cluster.remote.session import Session
+from clusterlm.cluster.ssh.frames import Frame
+from clusterlm.cluster.ssh.lines import LineCutter, last_lines
+from clusterlm.cluster.ssh.login_shell import make_command
+from clusterlm.cluster.ssh.session import Session
 from clusterlm.errors import ConnectionLost, SshError
 
 LOGIN_S = 90.0

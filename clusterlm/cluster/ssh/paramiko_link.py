@@ -17,24 +17,25 @@ from collections.abc import Sequence
 
 import paramiko
 
-from clusterlm.cluster.remote import ssh_errors
-from clusterlm.cluster.remote.address import Address, config_files
-from clusterlm.cluster.remote.host_certificate import parse_certificate, why_refused
-from clusterlm.cluster.remote.known_hosts import (
+from clusterlm.cluster.ssh import ssh_errors
+from clusterlm.cluster.ssh.address import Address, config_files
+from clusterlm.cluster.ssh.host_certificate import parse_certificate, why_refused
+from clusterlm.cluster.ssh.known_hosts import (
     CERTIFICATE,
     KnownHosts,
     Trust,
     fingerprint,
     read_known_hosts,
 )
-from clusterlm.cluster.remote.paramiko_auth import log_in
-from clusterlm.cluster.remote.ssh_config import HostConfig, read_config
-from clusterlm.cluster.remote.ssh_errors import Target
+from clusterlm.cluster.ssh.paramiko_auth import log_in
+from clusterlm.cluster.ssh.ssh_config import HostConfig, read_config
+from clusterlm.cluster.ssh.ssh_errors import Target
 from clusterlm.errors import SshError
 
 LONGEST_WAY = 8
 HANDSHAKE_S = 15.0
-ALIVE_EVERY_S, ALIVE_PATIENCE_S = 15.0, 30.0
+# as with the ssh program: 30 s of silence
+ALIVE_EVERY_S, ALIVE_PATIENCE_S = 10.0, 20.0
 # names that keys of one kind sign under; SHA-1 is not among them
 SIGNED_AS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clusterlm.cluster.remote.ssh_config import matches
+from clusterlm.cluster.ssh.ssh_config import matches
 
 HOST_CERTIFICATE = 2
 # numbers that a key of this kind is made of, which stand between nonce and serial

@@ -17,9 +17,9 @@ from pathlib import Path
 import paramiko
 from paramiko.agent import AgentKey, AgentSSH
 
-from clusterlm.cluster.remote.known_hosts import fingerprint
-from clusterlm.cluster.remote.ssh_config import HostConfig
-from clusterlm.cluster.remote.ssh_errors import Target, not_let_in
+from clusterlm.cluster.ssh.known_hosts import fingerprint
+from clusterlm.cluster.ssh.ssh_config import HostConfig
+from clusterlm.cluster.ssh.ssh_errors import Target, not_let_in
 from clusterlm.errors import SshError
 
 

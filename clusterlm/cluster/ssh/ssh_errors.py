@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.known_hosts import fingerprint, name_of
-from clusterlm.cluster.remote.lines import last_lines
+from clusterlm.cluster.ssh.address import Address
+from clusterlm.cluster.ssh.known_hosts import fingerprint, name_of
+from clusterlm.cluster.ssh.lines import last_lines
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterlm.cluster.remote.ssh_config import matches
+from clusterlm.cluster.ssh.ssh_config import matches
 from clusterlm.errors import SshError
 
 PORT = 22

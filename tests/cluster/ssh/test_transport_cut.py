@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.talk import SshTransport
+from clusterlm.cluster.ssh.talk import SshTransport
 from clusterlm.errors import ConnectionLost, SshError
 from tests.bed.cutting_proxy import CuttingProxy
 from tests.bed.ssh_fixture import SshHome
@@ -120,8 +120,8 @@ def test_a_connection_that_fell_silent_is_made_again(
     ssh: SshHome, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a laptop that slept: the master lives, the other end does not answer
-    monkeypatch.setattr("clusterlm.cluster.remote.master.FRESH_S", 0.0)
-    monkeypatch.setattr("clusterlm.cluster.remote.master.PROBE_S", 2.0)
+    monkeypatch.setattr("clusterlm.cluster.ssh.master.FRESH_S", 0.0)
+    monkeypatch.setattr("clusterlm.cluster.ssh.master.PROBE_S", 2.0)
     server = ssh.server("plain")
     ssh.known_hosts.write_text(server.known_host.replace(str(server.port), str(proxy.port)))
     ssh.alias("cluster", server, port=proxy.port)
@@ -134,12 +134,21 @@ def test_a_connection_that_fell_silent_is_made_again(
     timer.join()
 
 
+def test_a_silent_connection_leaves_half_a_minute_to_look_the_truth_up() -> None:
+    pytest.importorskip("paramiko")
+    from clusterlm.cluster.ssh import master, paramiko_link
+
+    # ssh gives up one interval after its last question
+    assert master.ALIVE_EVERY_S * (master.ALIVE_TIMES + 1) <= 30
+    assert paramiko_link.ALIVE_EVERY_S + paramiko_link.ALIVE_PATIENCE_S <= 30
+
+
 def test_paramiko_gives_up_a_silent_connection(
     ssh: SshHome, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("paramiko")
-    monkeypatch.setattr("clusterlm.cluster.remote.paramiko_link.ALIVE_EVERY_S", 0.5)
-    monkeypatch.setattr("clusterlm.cluster.remote.paramiko_link.ALIVE_PATIENCE_S", 1.5)
+    monkeypatch.setattr("clusterlm.cluster.ssh.paramiko_link.ALIVE_EVERY_S", 0.5)
+    monkeypatch.setattr("clusterlm.cluster.ssh.paramiko_link.ALIVE_PATIENCE_S", 1.5)
     server = ssh.server("plain")
     ssh.known_hosts.write_text(server.known_host.replace(str(server.port), str(proxy.port)))
     ssh.alias("cluster", server, port=proxy.port)
@@ -167,7 +176,7 @@ def test_two_clusterlms_share_one_connection(ssh: SshHome, proxy: CuttingProxy) 
 def test_the_folder_of_sockets_is_private(
     ssh: SshHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clusterlm.cluster.remote.private_folder import socket_folder
+    from clusterlm.cluster.ssh.private_folder import socket_folder
 
     folder = socket_folder()
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.ssh_config import read_config
-from clusterlm.cluster.remote.ssh_errors import Target, explain_openssh
+from clusterlm.cluster.ssh.address import Address
+from clusterlm.cluster.ssh.ssh_config import read_config
+from clusterlm.cluster.ssh.ssh_errors import Target, explain_openssh
 from clusterlm.errors import SshError
 
 CONFIG = """

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from clusterlm.cluster.remote.connect import connect
-from clusterlm.cluster.remote.talk import SshTransport
+from clusterlm.cluster.ssh.connect import connect
+from clusterlm.cluster.ssh.talk import SshTransport
 from clusterlm.errors import SshError
 from clusterlm.spec.profile import Profile
 from tests.bed.ssh_fixture import SshHome, shell_script
-from tests.cluster.remote.hostile import HOSTILE
+from tests.cluster.ssh.hostile import HOSTILE
 
 PRINT_WORDS = [
     "python3",
@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_stream_over_there_too(there: SshTransport, tmp_path: Path
 def test_a_stream_that_ignores_ctrl_c_is_killed(
     there: SshTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterlm.cluster.remote.login_shell.STOP_GRACE_S", 1)
+    monkeypatch.setattr("clusterlm.cluster.ssh.login_shell.STOP_GRACE_S", 1)
     pids = tmp_path / "pids"
 
     def each(line: str) -> None:

@@ -7,10 +7,10 @@ import os
 import subprocess
 from collections.abc import Sequence
 
-from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.master import Master
-from clusterlm.cluster.remote.session import Session
-from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
+from clusterlm.cluster.ssh.address import Address
+from clusterlm.cluster.ssh.master import Master
+from clusterlm.cluster.ssh.session import Session
+from clusterlm.cluster.ssh.talk import PIECE_BYTES, SshTransport
 
 CLOSE_S = 5.0
 

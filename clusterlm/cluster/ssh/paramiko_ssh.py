@@ -9,15 +9,15 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 
-from clusterlm.cluster.remote.address import Address
-from clusterlm.cluster.remote.session import Session
-from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
+from clusterlm.cluster.ssh.address import Address
+from clusterlm.cluster.ssh.session import Session
+from clusterlm.cluster.ssh.talk import PIECE_BYTES, SshTransport
 from clusterlm.errors import ConnectionLost, SshError
 
 try:
     import paramiko
 
-    from clusterlm.cluster.remote.paramiko_link import Link, make_link
+    from clusterlm.cluster.ssh.paramiko_link import Link, make_link
 except ImportError as missing:
     raise SshError(
         f"`transport: paramiko` needs a package that is not here ({missing.name}): "

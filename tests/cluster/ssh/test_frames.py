@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterlm.cluster.remote.frames import Frame
-from clusterlm.cluster.remote.lines import LineCutter, last_lines
+from clusterlm.cluster.ssh.frames import Frame
+from clusterlm.cluster.ssh.lines import LineCutter, last_lines
 
 MARK = "aab" * 10 + "aa"
 
