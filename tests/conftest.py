@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # the same examples in every CI run: a new one that fails is found at a desk, where somebody looks
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI") == "true":
-    settings.load_profile("ci")
+# a busy machine is slow to make examples, and that is no fault of theirs
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("desk", patient)
+settings.register_profile("ci", patient, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "desk")
 
 pytest_plugins = ["tests.bed.fixture", "tests.bed.docker", "tests.bed.ssh_fixture"]
 

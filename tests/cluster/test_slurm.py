@@ -48,7 +48,7 @@ def test_versions_say_the_same_in_other_words(version: str) -> None:
     assert rows["36"][0].nodes == "node[1-2]"
     assert rows["7"][0].never_satisfied
     assert rows["41"][0].reason.startswith("ReqNodeNotAvail, ")
-    assert rows["41"][0].reason_words == "a node it needs is not available"
+    assert rows["41"][0].reason_words.startswith("a node it needs is not available")
     assert (rows["71"][0].state, rows["71"][0].task) == ("PENDING", "[0-9%2]")
 
 
