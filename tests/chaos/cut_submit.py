@@ -232,10 +232,14 @@ def play(far: FarCluster, user: Laptop, case: Case) -> None:
         # what the message says is done: the same command again
         case.num_asked += 1
         case.said.append(say.with_suffix(".err").read_text()[-400:])
+        if not _noted(user, case).exists():
+            # that is the truth, too: nothing was sent
+            case.truth_s = time.monotonic() - max(usable_at, user.proxy.cut_at)
+            usable_at = time.monotonic()
         call = user.starts(project, *words, say=say)
     # bytes may have been counted to the end after the last break
     usable_at = max(usable_at, user.proxy.cut_at)
-    case.truth_s = max(0.0, time.monotonic() - usable_at)
+    case.truth_s = max(case.truth_s, time.monotonic() - usable_at)
     answer = read_json(say.with_suffix(".out")) or {}
     case.answer = list((answer.get("job_ids") or {}).values())
     if call.returncode and not _is_known(say):
@@ -281,11 +285,15 @@ def _wait_for_stage(
 def _reached(far: FarCluster, user: Laptop, case: Case) -> str:
     run = RunPaths(far.runs / case.name)
     if not run.root.exists():
-        noted = Path(user.env["CLUSTERLM_RUNS_DIR"]) / ".elsewhere" / f"{case.name}.json"
-        return STAGES[1] if noted.exists() else STAGES[0]
+        return STAGES[1] if _noted(user, case).exists() else STAGES[0]
     if any(e["event"] == "submitted" for e in read_jsonl(run.events)[0]):
         return STAGES[4]
     return STAGES[3] if any(run.submitit.glob("*.sbatch")) else STAGES[2]
+
+
+def _noted(user: Laptop, case: Case) -> Path:
+    """Where the laptop writes the key down, before it sends it."""
+    return Path(user.env["CLUSTERLM_RUNS_DIR"]) / ".elsewhere" / f"{case.name}.json"
 
 
 def judge(far: FarCluster, runs: Path, case: Case, row: dict[str, Any]) -> None:
