@@ -77,7 +77,7 @@ class FarCluster:
             for path in (self.folder / kind).glob(depth)
             if path.name.startswith(".") or path.name.endswith(".part")
         ]
-        kept = {self.runs / name for name in (".submits", ".scheduler.json", ".elsewhere")}
+        kept = {self.runs / name for name in (".submits", ".scheduler.json", ".scheduler.lock")}
         return [str(path.relative_to(self.folder)) for path in asides if path not in kept]
 
     def programs(self) -> list[int]:

@@ -11,7 +11,8 @@ from tests.bed.fixture import skip_without_slurm
 from tests.bed.slurm import SlurmBed
 from tests.bed.ssh_fixture import skip_without_ssh
 from tests.chaos import cut_files, cut_logs
-from tests.chaos.cut_submit import campaign, plan, table
+from tests.chaos.cut_cases import plan, table
+from tests.chaos.cut_submit import campaign
 from tests.chaos.far import BACKENDS, FarCluster, Laptop, far_cluster, laptop
 
 

@@ -28,6 +28,8 @@ def log_in(link: paramiko.Transport, config: HostConfig, target: Target) -> None
 
     Raises:
         SshError: none of them led in; the text names the keys that were tried.
+        TimeoutError: no answer came.
+        EOFError: the connection broke.
     """
     with _Agent(config.agent) as agent:
         tried, takes = _offer_keys(link, config, agent)
@@ -46,9 +48,12 @@ def _offer_keys(
         if not link.is_active():
             break
         tried.append(f"{name}  {fingerprint(key.asbytes())}")
-        with contextlib.suppress(paramiko.AuthenticationException):
+        try:
             # what is left: the key is good, and the site may want something more
             return tried, link.auth_publickey(config.user, key)
+        except paramiko.AuthenticationException as error:
+            # a server ends the connection itself only when several keys were wrong
+            _refuse_silence(link, error, may_end=len(tried) > 1)
     return tried, takes
 
 
@@ -57,9 +62,20 @@ def _ask_what_it_takes(link: paramiko.Transport, user: str) -> Sequence[str]:
         link.auth_none(user)
     except paramiko.BadAuthenticationType as error:
         return list(error.allowed_types)
-    except paramiko.AuthenticationException:
+    except paramiko.AuthenticationException as error:
+        _refuse_silence(link, error, may_end=False)
         return ["publickey"]
     return []
+
+
+def _refuse_silence(
+    link: paramiko.Transport, error: paramiko.AuthenticationException, *, may_end: bool
+) -> None:
+    """Tell a line that broke from a key that was not taken: paramiko calls both the same."""
+    if "timeout" in str(error).lower():
+        raise TimeoutError("timed out") from error
+    if not may_end and not link.is_active():
+        raise EOFError from error
 
 
 def _keys(
