@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.forward import Remote, last_json
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
@@ -189,7 +190,10 @@ def look(
         tell(f"the data is not on {remote.name} yet, so nothing more can be looked at there")
         return 0
     arrived = send(shipment, remote, tell=tell)
-    done = remote.live([*_words(command, arrived, wish), *options], say)
+    words = [*_words(command, arrived, wish), *options]
+    done = remote.live(words, say, outputs="apart")
+    for line in done.err.splitlines():
+        tell(readable_line(line))
     return _code(remote, done.code)
 
 

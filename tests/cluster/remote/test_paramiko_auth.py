@@ -11,6 +11,7 @@ import pytest
 paramiko = pytest.importorskip("paramiko")
 
 from clusterlm.cluster.remote.paramiko_auth import log_in  # noqa: E402
+
 from clusterlm.errors import SshError  # noqa: E402
 from tests.bed.ssh_fixture import SshHome  # noqa: E402
 
