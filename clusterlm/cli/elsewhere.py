@@ -119,7 +119,9 @@ def resume(
     from clusterlm.cluster.remote import runs_elsewhere, submit_elsewhere
 
     remote = remote_of(one.cluster)
-    wish = _wish(job, overrides, one.run, None) if job else None
+    # a YAML that names no cluster is for the run's own
+    changes = [f"cluster={one.cluster}", *(overrides or [])]
+    wish = _wish(job, changes, one.run, None) if job else None
     answer = submit_elsewhere.resume(remote, one.run, wish, [], tell=tell)
     if answer.code == 0:
         runs_elsewhere.remember(runs_elsewhere.as_begun_again(one, answer.value or {}))
@@ -128,7 +130,11 @@ def resume(
 
 def pass_on(one: Elsewhere, *words: str) -> int:
     """Run a command on the run's cluster and print what it prints; for `why` and `cancel`."""
-    return run_on(one.cluster, *words)
+    try:
+        return run_on(one.cluster, *words)
+    except KeyboardInterrupt:
+        tell(f"\nwhat was asked of {one.cluster} may go on there: clusterlm status {one.run}")
+        return 130
 
 
 def run_on(cluster: str, *words: str) -> int:
@@ -257,12 +263,21 @@ def _lines(cluster: str, run: str, value: dict[str, Any]) -> list[str]:
 
 def _watch(remote: Remote, run: str, persist: Callable[..., Any]) -> int:
     words = ["status", run, "--watch"]
+
+    def each(line: str) -> None:
+        _say(_next_here(line, run))
+
     try:
-        done = persist(lambda: remote.live(words, _say), tell=tell, for_s=600.0)
+        done = persist(lambda: remote.live(words, each), tell=tell, for_s=600.0)
     except KeyboardInterrupt:
         tell(f"\nstopped watching; {run} goes on; look again: clusterlm status {run} --watch")
         return 130
     return 2 if done.code is None else int(done.code)
+
+
+def _next_here(line: str, run: str) -> str:
+    """The model lies over there: before anything else it is fetched."""
+    return f"next: clusterlm fetch {run}" if line.startswith("next: clusterlm chat") else line
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,8 @@ SnapshotLimit = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+# from a laptop: where the command was typed, in the project as it was sent
+TypedIn = Annotated[Path | None, typer.Option("--from", hidden=True)]
 # from a laptop: neither an argv nor an environment may hold them
 SecretsStdin = Annotated[bool, typer.Option("--secrets-stdin", hidden=True)]
 
@@ -60,11 +63,14 @@ def submit(
     limit: SnapshotLimit = None,
     # for programs: a call that was cut off is asked for again with the same key
     key: Annotated[str | None, typer.Option(hidden=True)] = None,
+    folder: TypedIn = None,
 ) -> None:
     """Prepare image and data where needed, and train.
 
     Returns with the name of the run and its job ids: at once, or when the image has been built.
     """
+    if folder:
+        os.chdir(folder)
     changes = with_cluster(overrides, cluster)
     if there := elsewhere.cluster_of(job, changes):
         code = elsewhere.submit(
@@ -119,8 +125,11 @@ def resume(
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     secrets_stdin: SecretsStdin = False,
     as_json: AsJson = False,
+    folder: TypedIn = None,
 ) -> None:
     """Start an ended run again from its newest checkpoint."""
+    if folder:
+        os.chdir(folder)
     from clusterlm.cluster.host import LocalHost
     from clusterlm.cluster.status import find_run
     from clusterlm.cluster.submit import resume as send

@@ -19,6 +19,7 @@ _NO_PYXIS = (
     "srun on this machine has no pyxis (no --container-image in its help): take enroot or "
     "apptainer if the nodes have them (ask the site), or none for the current Python"
 )
+_SHORTER = "write resources.time: {}, a longer run saves, requeues and goes on at each limit"
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
 
 
@@ -132,7 +133,7 @@ def _problems_of(
     if partition.max_time_s is not None and time_s > partition.max_time_s:
         limit = slurm_time(partition.max_time_s)
         text = f"{slurm_time(time_s)} asked for, partition {partition.name} allows {limit}"
-        problems.append(Problem(f"{where}.time", f"{text}; at the limit a run saves and requeues"))
+        problems.append(Problem(f"{where}.time", f"{text}; {_SHORTER.format(limit)}"))
     return problems
 
 

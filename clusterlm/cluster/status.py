@@ -235,6 +235,9 @@ def find_run(text: str, runs_dir: Path | None = None) -> RunPaths:
         for p in folder.glob("*/events.jsonl")
         if not p.parent.name.startswith(".")
     )
+    from clusterlm.cluster.remote.runs_elsewhere import all_elsewhere
+
+    names = sorted({*names, *(readable_line(one.run) for one in all_elsewhere())})
     where = " or ".join(map(str, folders))
     if not names:
         raise RunError(f"no run {text!r}: there are no runs in {where}")

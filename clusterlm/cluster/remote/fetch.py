@@ -68,7 +68,8 @@ def fetch(
     sizes = _sizes(remote, run_dir, part)
     if not sizes:
         raise RunError(f"{run} has no {part.name} on {remote.name} so far ({run_dir})")
-    tell(f"{len(sizes)} files, {spoken_size(sum(sizes.values()))}, from {remote.name}:{run_dir}")
+    files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
+    tell(f"{files}, {spoken_size(sum(sizes.values()))}, from {remote.name}:{run_dir}")
     aside = target.with_name(f"{target.name}.part")
     for path, size in sizes.items():
         inner = _below(path, part)
@@ -89,6 +90,8 @@ def fetch(
     _compare(aside)
     if target.is_dir():
         target.rmdir()
+    # fetched into a project, it is no part of it: the next submit would send it back
+    (aside / ".gitignore").write_text("*\n")
     os.replace(aside, target)
     return target
 

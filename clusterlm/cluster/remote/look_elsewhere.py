@@ -94,7 +94,7 @@ def _status_of(run: Elsewhere, look: _Look | None) -> tuple[RunStatus | None, st
     if look is None:
         return _last_known(run), ""
     if look.rows is None:
-        return unknown(run, look.trouble), ""
+        return (_last_known(run) if run.is_final else unknown(run, look.trouble)), ""
     row = look.rows.get(run.run)
     if row is not None:
         runs_elsewhere.remember(runs_elsewhere.with_status(run, dict(row)))
@@ -121,7 +121,7 @@ def unknown(run: Elsewhere, trouble: str) -> RunStatus:
     """A run that nothing can be said of, with what was last known."""
     last = _last_known(run)
     age = max(0.0, time.time() - (run.seen or run.submitted))
-    known = f"; last known: {last.state.value}, {spoken(age)} ago" if run.status else ""
+    known = f"last known: {last.state.value}, {spoken(age)} ago; " if run.status else ""
     return replace(
         last,
         run=run.run,
@@ -133,6 +133,6 @@ def unknown(run: Elsewhere, trouble: str) -> RunStatus:
         eta_s=None,
         updated_s_ago=age,
         source="last look" if run.status else "",
-        evidence=f"{trouble}{known}",
-        trouble=trouble,
+        evidence=f"{known}{trouble}",
+        trouble="",
     )

@@ -72,6 +72,8 @@ class Arrived:
 
     yaml: str
     overrides: list[str]
+    folder: str
+    """Where the command was typed, in the project there; a script's relative paths begin there."""
 
 
 def refuse_mistakes(text: str, yaml: Path, overrides: Sequence[str]) -> None:
@@ -191,7 +193,18 @@ def send(shipment: Shipment, remote: Remote, *, tell: Callable[[str], None]) -> 
     for upload in shipment.uploads:
         overrides.append(upload.override(_assemble(remote, "uploads", upload.tree, tell)))
     inner = shipment.yaml.relative_to(code.root)
-    return Arrived(f"{folder}/{inner.as_posix()}", overrides)
+    typed_in = _typed_in(code, inner)
+    return Arrived(f"{folder}/{inner.as_posix()}", overrides, f"{folder}/{typed_in}".rstrip("/."))
+
+
+def _typed_in(code: Snapshot, yaml: Path) -> str:
+    """The folder of the command as seen from the project's, if it went; else that of the YAML."""
+    here = Path.cwd().resolve()
+    if here.is_relative_to(code.root):
+        inner = here.relative_to(code.root).as_posix()
+        if inner == "." or any(path.startswith(f"{inner}/") for path in code.tree.files):
+            return inner
+    return yaml.parent.as_posix()
 
 
 def _assemble(remote: Remote, kind: str, tree: Tree, tell: Callable[[str], None]) -> str:

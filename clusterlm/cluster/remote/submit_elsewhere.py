@@ -110,6 +110,7 @@ def submit(
     one = before or Elsewhere(name, remote.name, uuid.uuid4().hex, time.time(), request=request)
     code_state = _keep_code(remote, one.key, shipment)
     words = [*_words("submit", arrived, wish), *options, "--json", "--key", one.key]
+    words += ["--from", arrived.folder]
     runs_elsewhere.remember(one)
     try:
         answer = _ask_until_answered(remote, words, secrets, code_state, tell)
@@ -146,6 +147,9 @@ def resume(
         arrived = send(shipment, remote, tell=tell)
         code_state = _keep_code(remote, uuid.uuid4().hex, shipment)
         words += ["--job", arrived.yaml, *_sets([*wish.overrides, *arrived.overrides])]
+        words += ["--from", arrived.folder]
+    else:
+        tell(f"{run} goes on with the code that was sent; --job JOB sends what is here now")
     try:
         return _live(remote, [*words, *options, "--json"], secrets, code_state, tell)
     except ConnectionLost as error:
@@ -191,9 +195,14 @@ def look(
         return 0
     arrived = send(shipment, remote, tell=tell)
     words = [*_words(command, arrived, wish), *options]
-    done = remote.live(words, say, outputs="apart")
+    own = str(wish.yaml)
+
+    def in_own_words(line: str) -> str:
+        return line.replace(arrived.yaml, own)
+
+    done = remote.live(words, lambda line: say(in_own_words(line)), outputs="apart")
     for line in done.err.splitlines():
-        tell(readable_line(line))
+        tell(in_own_words(readable_line(line)))
     return _code(remote, done.code)
 
 

@@ -40,7 +40,7 @@ def test_no_line_is_lost_or_doubled_over_many_cuts(remote: Remote, there: LocalT
     writer = threading.Thread(target=write)
     writer.start()
     code = follow_elsewhere(
-        remote, "small", [], 50, say=shown.append, tell=told.append, sleep=lambda s: None
+        remote, "small", [], 1000, say=shown.append, tell=told.append, sleep=lambda s: None
     )
     writer.join()
     assert code == 0

@@ -10,8 +10,7 @@ import pytest
 
 paramiko = pytest.importorskip("paramiko")
 
-from clusterlm.cluster.remote.paramiko_auth import log_in  # noqa: E402
-
+from clusterlm.cluster.ssh.paramiko_auth import log_in  # noqa: E402
 from clusterlm.errors import SshError  # noqa: E402
 from tests.bed.ssh_fixture import SshHome  # noqa: E402
 
@@ -55,6 +54,6 @@ def test_a_connection_that_ends_at_the_first_key_has_broken(ssh: SshHome) -> Non
 def test_a_server_that_has_enough_of_keys_has_refused_them(
     ssh: SshHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clusterlm.cluster.remote.paramiko_auth.not_let_in", lambda *a: "refused")
+    monkeypatch.setattr("clusterlm.cluster.ssh.paramiko_auth.not_let_in", lambda *a: "refused")
     with pytest.raises(SshError, match="refused"):
         _log_in(ssh, Link("transport shut down or saw EOF", 2), 3)
