@@ -98,12 +98,17 @@ def take_snapshot(
     known = set(tracked(root)) if is_git else set()
     others = _without_junk(root, untracked(root)) if is_git else _walk(root)
     fresh = [p for p in others if p not in known and not _is_below(root / p, leave_out)]
-    secret = {path for path in fresh if _SECRET.fullmatch(path.rpartition("/")[2])}
+    secret = {path for path in fresh if looks_secret(path.rpartition("/")[2])}
     chosen = set(_not_behind_links(root, known | (set(fresh) - secret)))
     own = os.path.relpath(yaml.parent.resolve() / yaml.name, root)
     chosen.add(own)
     tree = _tree_of(root, sorted(chosen), limit, hashes, is_git=is_git)
     return Snapshot(root, tree, is_git, tuple(sorted(secret - {own})))
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a file of that name is a key or a password."""
+    return _SECRET.fullmatch(name) is not None
 
 
 def _refuse_home(root: Path) -> None:

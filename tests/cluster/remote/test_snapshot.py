@@ -190,7 +190,8 @@ def test_git_starts_no_program_of_the_project_to_show_a_diff(project: Path, tmp_
     (project / ".gitattributes").write_text("*.py diff=evil\n")
     (project / "train.py").write_text("print(2)\n")
     found = code_state(project)
-    assert found is not None and b"print(2)" in found[1]
+    assert found is not None
+    assert b"print(2)" in found[1]
     assert not (tmp_path / "ran").exists()
 
 
@@ -208,6 +209,8 @@ def test_whether_a_file_is_in_it_takes_no_walk(tmp_path: Path) -> None:
     taken = Snapshot(tmp_path, Tree({name: Entry("0" * 64, 1) for name in names}), is_git=True)
     began = time.process_time()
     assert all(taken.holds(tmp_path / name) for name in names)
-    assert taken.holds(tmp_path / "a" / "7") and taken.holds(tmp_path)
-    assert not taken.holds(tmp_path / "a" / "7" / "g") and not taken.holds(tmp_path.parent)
+    assert taken.holds(tmp_path / "a" / "7")
+    assert taken.holds(tmp_path)
+    assert not taken.holds(tmp_path / "a" / "7" / "g")
+    assert not taken.holds(tmp_path.parent)
     assert time.process_time() - began < 5
