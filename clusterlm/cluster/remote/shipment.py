@@ -197,7 +197,7 @@ def send(shipment: Shipment, remote: Remote, *, tell: Callable[[str], None]) -> 
 def _assemble(remote: Remote, kind: str, tree: Tree, tell: Callable[[str], None]) -> str:
     request = {"kind": kind, "tree": tree.to_json(), "digest": tree.digest}
     answer = remote.there("assemble", request)
-    for path in answer["repaired"][:5]:
+    for path in map(str, answer["repaired"][:5]):
         tell(f"{remote.name}: {printable(path)} had been changed there; it is as it is here again")
     return str(answer["path"])
 
