@@ -235,7 +235,7 @@ def _print_answer(remote: Remote, answer: Answer, *, watch: bool, as_json: bool)
     if answer.value is None:
         return answer.code or 2
     value = answer.value
-    run = str(value.get("run"))
+    run = _safe(str(value.get("run")))
     if as_json:
         typer.echo(json.dumps({**value, "cluster": remote.name}))
     else:
@@ -248,13 +248,17 @@ def _print_answer(remote: Remote, answer: Answer, *, watch: bool, as_json: bool)
 
 
 def _lines(cluster: str, run: str, value: dict[str, Any]) -> list[str]:
+    from clusterlm.cluster.remote.runs_elsewhere import job_ids_of
+
     lines = [f"run {run} on {cluster}"]
-    lines += [f"  {phase:<11} job {job}" for phase, job in (value.get("job_ids") or {}).items()]
+    lines += [f"  {phase:<11} job {job}" for phase, job in job_ids_of(value).items()]
     if value.get("shares_with"):
         other = value["shares_with"]
         lines.append(f"  preprocess  shared with run {other}, which prepares the same data")
     elif value.get("fingerprint") and value.get("cache_hit"):
-        lines.append(f"  preprocess  not needed: the data is there ({value['fingerprint'][:12]})")
+        lines.append(
+            f"  preprocess  not needed: the data is there ({str(value['fingerprint'])[:12]})"
+        )
     lines.append(f"  folder      {value.get('run_dir')}")
     lines = [_safe(line) for line in lines]
     lines.append(f"look: clusterlm status {run}   clusterlm logs {run} -f")

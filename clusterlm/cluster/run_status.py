@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.records import Records
 from clusterlm.cluster.scheduler import Seen
 from clusterlm.node.progress import HIGH_WAIT
@@ -87,8 +87,9 @@ class RunStatus:
         values: dict[str, Any] = {name: None for name in cls.__dataclass_fields__}
         values |= dict.fromkeys(_TEXTS, "") | {"job_ids": [], "nodes": []}
         for name, value in fields.items():
-            if name in values and value is not None:
-                values[name] = _safe(value)
+            # one that has another type than ours would hide the states of all other runs
+            if name in values and (safe := _safe(name, value)) is not None:
+                values[name] = safe
         state, cause = str(values["state"]), values["cause"]
         values["state"] = State(state) if state in {s.value for s in State} else State.UNKNOWN
         values["cause"] = Cause.__members__.get(str(cause))
@@ -96,12 +97,22 @@ class RunStatus:
 
 
 _TEXTS = ("run", "cluster", "phase", "advice", "source", "evidence", "trouble", "doing")
+_LISTS = ("job_ids", "nodes")
+_WORDS = (*_TEXTS, "state", "cause", "host", "error")
+_WHOLE = ("attempt", "step", "total_steps", "task", "rank")
+_LARGEST = 10**15
 
 
-def _safe(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_safe(one) for one in value]
-    return readable(value.encode()) if isinstance(value, str) else value
+def _safe(name: str, value: Any) -> Any:
+    """A value as this field has it, its text fit for a terminal; None when it is something else."""
+    if name in _LISTS:
+        return [readable_line(str(one)) for one in value] if isinstance(value, list) else None
+    if name in _WORDS:
+        return readable_line(value) if isinstance(value, str) else None
+    kinds = (int,) if name in _WHOLE else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    # so written, NaN is none either
+    return value if is_number and -_LARGEST < value < _LARGEST else None
 
 
 def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) -> RunStatus:

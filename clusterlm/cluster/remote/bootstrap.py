@@ -24,6 +24,7 @@ from clusterlm.cluster.remote import install_there
 from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path, profile_text
 from clusterlm.cluster.remote.wheelhouse import TargetPython, fetch_wheels
+from clusterlm.cluster.ssh.lines import last_lines
 from clusterlm.errors import ClusterLMError, ConnectionLost, SshRefused
 from clusterlm.spec.probe import probe_file
 
@@ -46,7 +47,9 @@ facts=$3
 shift 3
 for name in "$@"; do
   case $name in "~"|"~/"*) name=$HOME${name#"~"};; esac
-  found=$("$name" -I -s -c "$facts" 2>/dev/null) && { printf 'python %s\n' "$found"; exit 0; }
+  # a Python that is a script of the site may say something first
+  found=$("$name" -I -s -c "$facts" 2>/dev/null) &&
+  { printf 'python %s\n' "$(printf '%s\n' "$found" | tail -n 1)"; exit 0; }
 done
 exit 0
 """
@@ -146,9 +149,26 @@ def _probe(transport: Transport, name: str, profile: Profile) -> _Found:
         words = readable(" ".join(done.err.split()).encode())
         raise ClusterLMError(f"{name}: {profile.folder} cannot be written there: {words}")
     answers = dict(line.partition(" ")[::2] for line in done.out.splitlines())
-    python = json.loads(answers["python"]) if answers.get("python") else None
+    python = _python_of(answers["python"]) if answers.get("python") else None
     extras = sorted(answers.get("extras", "").split())
-    return _Found(answers["home"], answers["folder"], answers.get("ready", ""), extras, python)
+    home, folder = answers.get("home", ""), answers.get("folder", "")
+    if not (home.startswith("/") and folder.startswith("/")) or python == {}:
+        raise ClusterLMError(
+            f"{name}: what came back of {doing} is no answer:\n{last_lines(done.out.encode())}"
+        )
+    return _Found(home, folder, answers.get("ready", ""), extras, python)
+
+
+def _python_of(text: str) -> dict[str, Any]:
+    """What a Python there said of itself; empty when it said something else."""
+    try:
+        facts = json.loads(text)
+        is_whole = all(
+            isinstance(facts[k], str) for k in ("executable", "version", "platform")
+        ) and all(isinstance(facts[k], list) for k in ("sites", "libc"))
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return {}
+    return facts if is_whole else {}
 
 
 def _install(

@@ -98,10 +98,13 @@ def fetch(
 
 def _sizes(remote: Remote, run_dir: str, part: Part) -> dict[str, int]:
     answer = remote.there("listing", {"root": run_dir, "parts": list(part.folders)})
-    found = {str(path): int(size) for path, size in answer["files"].items()}
+    found = {
+        path: size for path, size in answer["files"].items() if type(size) is int and size >= 0
+    }
     if part is LOGS:
         found = {p: s for p, s in found.items() if re.search(r"\.(log|out|err|json|jsonl)$", p)}
-    return {path: size for path, size in found.items() if is_inside(path)}
+    # isprintable: no half of a surrogate pair, nothing that turns the text round
+    return {p: s for p, s in found.items() if is_inside(p) and p.isprintable()}
 
 
 def _below(path: str, part: Part) -> str:
@@ -111,6 +114,8 @@ def _below(path: str, part: Part) -> str:
 def _compare(folder: Path) -> None:
     """What a checkpoint's own list says of its files."""
     listed = (read_json(folder / MANIFEST) or {}).get("files", {})
+    if not isinstance(listed, dict):
+        raise RunError(f"{MANIFEST} of the checkpoint is damaged, so nothing vouches for its files")
     for path, entry in listed.items():
         file = folder / path
         size = entry.get("bytes") if isinstance(entry, dict) else None

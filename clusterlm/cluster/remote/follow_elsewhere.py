@@ -7,13 +7,14 @@ nothing; following goes on from the place of the last whole one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from clusterlm.cluster.follow_place import merged, packed
-from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.remote.forward import Remote
 from clusterlm.errors import ConnectionLost, SshError
 
@@ -34,17 +35,21 @@ class _Heard:
     def __call__(self, line: str) -> None:
         try:
             news = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(news, dict):
             return
         self.is_new = True
-        for text in news.get("lines", []):
-            self._say(readable(str(text).encode()))
-        if "place" in news:
-            self.place = merged(self.place, news["place"])
+        lines, place = news.get("lines"), news.get("place")
+        for text in lines if isinstance(lines, list) else []:
+            if isinstance(text, str):
+                self._say(readable_line(text))
+        if isinstance(place, dict):
+            # a place that is none leaves the last one
+            with contextlib.suppress(AttributeError, TypeError):
+                self.place = merged(self.place, place)
         if "end" in news:
-            self.end = readable(str(news["end"]).encode())
+            self.end = readable_line(str(news["end"]))
 
 
 def follow_elsewhere(

@@ -65,6 +65,15 @@ _DOING = {
     "listing": "a look at the files of the run",
 }
 
+# what is used of the answers of `there.py`
+_ANSWERS: dict[str, dict[str, type]] = {
+    "look": {"found": dict},
+    "missing": {"missing": list, "free_bytes": int},
+    "assemble": {"path": str, "repaired": list},
+    "keep": {"path": str},
+    "listing": {"files": dict},
+}
+
 _T = TypeVar("_T")
 
 
@@ -145,7 +154,11 @@ class Remote:
             "",
             doing=_DOING[verb],
         )
-        return self._answer(done)
+        answer = self._answer(done)
+        for key, kind in _ANSWERS[verb].items():
+            if not isinstance(answer.get(key), kind):
+                raise SshRefused(f"{self.name}: what came back of {_DOING[verb]} is no answer")
+        return answer
 
     def take(self, source: BinaryIO) -> None:
         """Send contents to the store there, as `there.take` reads them."""
@@ -294,6 +307,6 @@ def last_json(lines: Sequence[str]) -> Any:
         if line[:1] in ("{", "["):
             try:
                 return json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
     return None

@@ -92,7 +92,9 @@ def code_state(folder: Path, snapshot: str | None = None) -> tuple[CodeState, by
         commit = _git(root, "rev-parse", "--verify", "-q", "HEAD", may_fail=True).decode().strip()
         branch = _git(root, "rev-parse", "--abbrev-ref", "HEAD", may_fail=True).decode().strip()
         diff = (
-            _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-color") if commit else b""
+            _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
+            if commit
+            else b""
         )
         new = len(untracked(root))
     except (ClusterLMError, OSError):

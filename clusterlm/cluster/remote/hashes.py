@@ -30,12 +30,13 @@ class Hashes:
             ClusterLMError: it changed while it was read.
         """
         if status.st_size < WORTH_IT:
-            return sha256_of(path)
+            # a log that is being written goes as long as it was
+            return sha256_of(path, status.st_size)
         key, mark = str(path), [status.st_size, status.st_mtime_ns, status.st_ino]
         known = self._known.get(key)
         if isinstance(known, list) and known[:3] == mark:
             return str(known[3])
-        digest = sha256_of(path)
+        digest = sha256_of(path, status.st_size)
         after = os.stat(path)
         if [after.st_size, after.st_mtime_ns, after.st_ino] != mark:
             raise ClusterLMError(f"{path} changes while it is read; try again when it is written")

@@ -86,7 +86,7 @@ def missing(remote: Remote, blobs: Mapping[str, int]) -> list[str]:
         ClusterLMError: its disk has no room for them.
     """
     answer = remote.there("missing", {"blobs": dict(blobs)})
-    lacking = sorted(set(answer["missing"]) & set(blobs), key=lambda sha: blobs[sha])
+    lacking = sorted(set(map(str, answer["missing"])) & set(blobs), key=lambda sha: blobs[sha])
     need = sum(blobs[sha] for sha in lacking)
     free = int(answer["free_bytes"])
     if need * (1 + KEPT_FREE) > free:

@@ -90,8 +90,14 @@ def with_status(one: Elsewhere, status: dict[str, Any]) -> Elsewhere:
 
 def as_begun_again(one: Elsewhere, answer: dict[str, Any]) -> Elsewhere:
     """The same after a resume: its last state says nothing any more."""
-    job_ids = {str(k): str(v) for k, v in (answer.get("job_ids") or {}).items()}
+    job_ids = job_ids_of(answer)
     return replace(one, job_ids=job_ids or one.job_ids, status=None, seen=None, is_sent=True)
+
+
+def job_ids_of(answer: dict[str, Any]) -> dict[str, str]:
+    """Job ids by phase, of what the clusterlm there said."""
+    found = answer.get("job_ids")
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:

@@ -210,7 +210,7 @@ def _typed_in(code: Snapshot, yaml: Path) -> str:
 def _assemble(remote: Remote, kind: str, tree: Tree, tell: Callable[[str], None]) -> str:
     request = {"kind": kind, "tree": tree.to_json(), "digest": tree.digest}
     answer = remote.there("assemble", request)
-    for path in answer["repaired"][:5]:
+    for path in map(str, answer["repaired"][:5]):
         tell(f"{remote.name}: {printable(path)} had been changed there; it is as it is here again")
     return str(answer["path"])
 

@@ -11,15 +11,17 @@ code (https://github.com/NVIDIA-NeMo/Run/issues/40).
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from clusterlm.cluster.remote.git import git_root, tracked, untracked
 from clusterlm.cluster.remote.hashes import Hashes
-from clusterlm.cluster.remote.tree import Entry, Tree, is_inside, link_target
+from clusterlm.cluster.remote.tree import Entry, Tree, above, is_inside, link_target
 from clusterlm.errors import ClusterLMError
 from clusterlm.spec.wording import printable
 
@@ -60,8 +62,13 @@ class Snapshot:
             inner = path.relative_to(self.root).as_posix()
         except ValueError:
             return False
+        return inner == "." or inner in self._places
+
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        """Every file, link and folder."""
         names = (*self.tree.files, *self.tree.links)
-        return inner == "." or any(n == inner or n.startswith(f"{inner}/") for n in names)
+        return frozenset({*names, *(folder for name in names for folder in above(name))})
 
     def largest(self) -> list[tuple[str, int]]:
         """The largest files."""
@@ -91,12 +98,17 @@ def take_snapshot(
     known = set(tracked(root)) if is_git else set()
     others = _without_junk(root, untracked(root)) if is_git else _walk(root)
     fresh = [p for p in others if p not in known and not _is_below(root / p, leave_out)]
-    secret = {path for path in fresh if _SECRET.fullmatch(path.rpartition("/")[2])}
-    chosen = known | (set(fresh) - secret)
+    secret = {path for path in fresh if looks_secret(path.rpartition("/")[2])}
+    chosen = set(_not_behind_links(root, known | (set(fresh) - secret)))
     own = os.path.relpath(yaml.parent.resolve() / yaml.name, root)
     chosen.add(own)
     tree = _tree_of(root, sorted(chosen), limit, hashes, is_git=is_git)
     return Snapshot(root, tree, is_git, tuple(sorted(secret - {own})))
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a file of that name is a key or a password."""
+    return _SECRET.fullmatch(name) is not None
 
 
 def _refuse_home(root: Path) -> None:
@@ -105,6 +117,18 @@ def _refuse_home(root: Path) -> None:
             f"the job.yaml lies in {root}, and all of it would go to the cluster\n"
             "  put it into a folder of its own, with the code that it needs"
         )
+
+
+def _not_behind_links(root: Path, paths: Collection[str]) -> Iterator[str]:
+    """Without what git tracks in a folder that is a link now, which may lead to any folder."""
+    is_real = {"": True}
+    for path in paths:
+        for folder in reversed(list(above(path))):
+            if folder not in is_real:
+                outer = posixpath.dirname(folder)
+                is_real[folder] = is_real[outer] and not (root / folder).is_symlink()
+        if is_real[posixpath.dirname(path)]:
+            yield path
 
 
 def _is_below(path: Path, folders: Collection[Path]) -> bool:

@@ -122,7 +122,7 @@ def submit(
     if answer.value is None:
         runs_elsewhere.forget(name)
         return answer
-    job_ids = {str(k): str(v) for k, v in (answer.value.get("job_ids") or {}).items()}
+    job_ids = runs_elsewhere.job_ids_of(answer.value)
     run_dir = str(answer.value.get("run_dir", ""))
     runs_elsewhere.remember(replace(one, is_sent=True, job_ids=job_ids, run_dir=run_dir))
     return answer

@@ -102,7 +102,7 @@ class Tree:
         leaves = {*self.files, *self.links}
         for path in leaves:
             # a/b below a link, or a file, `a`
-            if any(above in leaves for above in _above(path)):
+            if any(folder in leaves for folder in above(path)):
                 raise BadTree(f"{path!r} lies below a file or link")
 
 
@@ -115,12 +115,13 @@ def is_inside(path: str, *, or_root: bool = False) -> bool:
     return posixpath.normpath(path) == path and path.split("/")[0] not in ("..", ".")
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's content."""
+def sha256_of(path: Path, size: int | None = None) -> str:
+    """Of a file's content, or of its first bytes."""
     whole = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK if size is None else min(CHUNK, size)):
             whole.update(chunk)
+            size = None if size is None else size - len(chunk)
     return whole.hexdigest()
 
 
@@ -140,6 +141,7 @@ def _resolved(path: str, target: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
 
-def _above(path: str) -> Iterable[str]:
+def above(path: str) -> Iterable[str]:
+    """The folders that it lies in, the innermost first."""
     while path := posixpath.dirname(path):
         yield path

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.cluster.remote.hashes import Hashes
-from clusterlm.cluster.remote.snapshot import Snapshot
+from clusterlm.cluster.remote.snapshot import Snapshot, looks_secret
 from clusterlm.cluster.remote.tree import Entry, Tree, is_inside
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 from clusterlm.spec.local_paths import absolute, absolute_converter, path_keys, sources_of
 from clusterlm.spec.place import Place, dotted
-from clusterlm.spec.wording import shown
+from clusterlm.spec.wording import printable, shown
 
 _DATA_KEYS = {"path", "name", "continue_from", "wheelhouse", "file"}
 """Keys whose files are data (or a model, or an image) rather than code."""
@@ -154,7 +154,10 @@ def uploads_of(
             if one.is_absolute:
                 overrides.append(_in_snapshot(one, snapshot))
         else:
-            uploads.append(_upload(one, files, hashes))
+            kept = _without_secrets(one, files)
+            if left_out := sorted(set(files) - set(kept)):
+                notes.append(_left_out(where, left_out))
+            uploads.append(_upload(one, kept, hashes))
     if problems:
         raise SpecError(source, problems)
     return uploads, overrides, notes
@@ -194,9 +197,53 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    """Its files, of folders that are links too, but not round and round through `latest -> .`."""
     for root, names, files in os.walk(folder, followlinks=True):
-        names.sort()
+        here = os.path.realpath(root)
+        names[:] = sorted(n for n in names if not _leads_back(os.path.join(root, n), here))
         yield from (Path(root, name) for name in sorted(files) if Path(root, name).is_file())
+
+
+def _leads_back(path: str, folder: str) -> bool:
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return folder == target or folder.startswith(f"{target.rstrip('/')}/")
+
+
+_KEYS = {".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config", ".netrc"}
+"""Of a home folder: what lies there opens other doors."""
+
+
+def _without_secrets(one: NamedPath, files: Mapping[str, Path]) -> dict[str, Path]:
+    """Files that may leave this machine because a YAML names them: it may be somebody else's.
+
+    Raises:
+        ClusterLMError: none of them is.
+    """
+    kept = {inner: path for inner, path in files.items() if not _is_secret(path)}
+    if not kept:
+        raise ClusterLMError(
+            f"{dotted(one.place)}: {shown(one.written)} looks like a key or a password, and would "
+            "go to the cluster\n  a value for the job goes by `secrets`; data: give it another name"
+        )
+    return kept
+
+
+def _left_out(where: str, names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    shown_names = ", ".join(map(printable, names[:5]))
+    return f"{where}: left out, as they look like secrets: {shown_names}{more}"
+
+
+def _is_secret(path: Path) -> bool:
+    """By its name, and by where it really lies."""
+    real = Path(os.path.realpath(path))
+    try:
+        top = real.relative_to(os.path.realpath(Path.home())).parts[:1]
+    except ValueError:
+        top = ()
+    return looks_secret(path.name) or looks_secret(real.name) or not _KEYS.isdisjoint(top)
 
 
 def _upload(one: NamedPath, files: Mapping[str, Path], hashes: Hashes) -> Upload:

@@ -43,7 +43,7 @@ class Frame:
                 at = len(data) - _overlap(data, self._mark)
             self._settle(data[:at], kept)
             word, found, rest = data[at + len(self._mark) :].partition(b"\n")
-            if not found:
+            if not found and len(word) <= LONGEST_WORD:
                 self._held = data[at:]
                 break
             self._read(word[:LONGEST_WORD])
@@ -67,7 +67,7 @@ class Frame:
         elif word == b":late":
             self.is_late = True
         elif word.startswith(b":end:"):
-            self.code = int(word[5:])
+            self.code = int(word[5:]) if word[5:].isdigit() else None
 
 
 def _overlap(data: bytes, mark: bytes) -> int:

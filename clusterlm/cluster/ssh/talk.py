@@ -21,7 +21,7 @@ from clusterlm.cluster.ssh.frames import Frame
 from clusterlm.cluster.ssh.lines import LineCutter, last_lines
 from clusterlm.cluster.ssh.login_shell import make_command
 from clusterlm.cluster.ssh.session import Session
-from clusterlm.errors import ConnectionLost, SshError
+from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
 LOGIN_S = 90.0
 """What profiles may take before the program begins; some load dozens of modules."""
@@ -30,6 +30,8 @@ ANSWER_S = 15.0
 JOIN_S = 5.0
 PIECE_BYTES = 256 * 1024
 QUEUED_PIECES = 32
+LONGEST_ANSWER = 256 * 2**20
+"""Of `run`: an answer is some megabytes at most."""
 ERRORS_KEPT_BYTES = 256 * 1024
 
 
@@ -54,8 +56,14 @@ class SshTransport(ABC):
     ) -> Completed:
         out = io.BytesIO()
         talk = _Talk(self, argv, deadline_s=timeout_s, doing=doing)
+
+        def take(data: bytes) -> None:
+            if out.tell() + len(data) > LONGEST_ANSWER:
+                raise SshRefused(f"{self.name}: {talk.doing} printed more than any answer has")
+            out.write(data)
+
         # an empty input is not none: none may be left open
-        talk.pump(io.BytesIO(stdin or b""), out.write)
+        talk.pump(io.BytesIO(stdin or b""), take)
         if talk.err.is_late:
             return Completed(tuple(argv), None, "", f"{argv[0]}: no answer in {timeout_s:.0f} s")
         return talk.completed(out.getvalue())
@@ -126,7 +134,7 @@ class _Talk:
         self.out, self.err = Frame(mark), Frame(mark)
         self._name = transport.name
         self._argv = tuple(argv)
-        self._doing = doing or f"`{argv[0]}`"
+        self.doing = doing or f"`{argv[0]}`"
         self._deadline_s = deadline_s
         self._leash = leash
         self._errors = b""
@@ -189,10 +197,11 @@ class _Talk:
         open_outputs = {"out", "err"}
         began = time.monotonic()
         while open_outputs and not (self.out.has_ended and self.err.has_ended):
+            # also of one that never stops printing
+            self._check_time(began)
             try:
                 kind, piece = self._pieces.get(timeout=0.5)
             except queue.Empty:
-                self._check_time(began)
                 continue
             if isinstance(piece, BaseException):
                 raise piece
@@ -224,7 +233,7 @@ class _Talk:
             return
         if time.monotonic() - began > limit_s:
             raise ConnectionLost(
-                f"{self._name}: {self._doing} {what} in {limit_s:.0f} s; whether it was done there "
+                f"{self._name}: {self.doing} {what} in {limit_s:.0f} s; whether it was done there "
                 f"is not known\n{last_lines(self.err.noise)}".rstrip()
             )
 
@@ -234,7 +243,7 @@ class _Talk:
         if self.err.has_begun or code is None:
             said = last_lines(self._errors if self.err.has_begun else self.err.noise)
             return ConnectionLost(
-                f"{self._name}: the connection broke during {self._doing}; whether it was done "
+                f"{self._name}: the connection broke during {self.doing}; whether it was done "
                 f"there is not known\n{said}".rstrip()
             )
         said = last_lines(self.out.noise + b"\n" + self.err.noise)

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,9 +84,9 @@ def send_file(
         def once(gained: Callable[[int], None]) -> bool:
             nonlocal sent
             seen = far.ask("look", str(size), sha256)
-            if seen["whole"]:
+            if seen.get("whole") is True:
                 return True
-            at = int(seen["part"])
+            at = _number(seen, "part", far.where, most=size)
             # what we write may still be on its way: only what has arrived is a gain
             gained(at)
             progress(at, size)
@@ -133,8 +134,8 @@ def fetch_file(
     def once(gained: Callable[[int], None]) -> bool:
         nonlocal got
         if not told:
-            told.update(far.ask("tell"))
-        size, sha256 = int(told["size"]), str(told["sha256"])
+            told.update(_described(far.ask("tell"), far.where))
+        size, sha256 = told["size"], told["sha256"]
         if far_files.is_whole(str(local), size, sha256):
             return True
         part = Path(far_files.part_of(str(local), sha256))
@@ -160,7 +161,7 @@ def fetch_file(
             if got >= size:
                 raise SshRefused(f"{transport.name}:{remote}: it changed while it was fetched")
             return False
-        part.chmod(int(told["mode"]) & 0o777)
+        part.chmod(told["mode"] & 0o777)
         part.replace(local)
         return True
 
@@ -168,8 +169,8 @@ def fetch_file(
         _until_done(once, transport, tries, pause, has_answered)
     except OSError as error:
         raise SshRefused(f"{local}: {_why(error.errno, error.strerror or str(error))}") from error
-    progress(int(told["size"]), int(told["size"]))
-    return Moved(int(told["size"]), str(told["sha256"]), got)
+    progress(told["size"], told["size"])
+    return Moved(told["size"], told["sha256"], got)
 
 
 def _until_done(
@@ -218,6 +219,7 @@ class _Far:
         self._transport = transport
         self._python = python
         self._path = path
+        self.where = f"{transport.name}:{path}"
         self._text = Path(far_files.__file__).read_text()
 
     def ask(
@@ -232,18 +234,33 @@ class _Far:
         doing = f"the {_DOING.get(verb, 'look at')} {self._path}"
         done = self._transport.pipe(argv, source=source, sink=sink, moved=moved, doing=doing)
         answer = _last_json(done.err)
-        where = f"{self._transport.name}:{self._path}"
+        where = self.where
         if "errno" in answer:
-            raise SshRefused(f"{where}: {_why(answer['errno'], str(answer['error']))}")
+            raise SshRefused(f"{where}: {_why(answer['errno'], str(answer.get('error')))}")
         if done.code != 0 or not answer and verb != "give":
             said = last_lines(done.err.encode())
             raise SshRefused(f"{where}: {self._python} there failed (exit {done.code}):\n{said}")
         return answer
 
 
+def _described(answer: dict[str, Any], where: str) -> dict[str, Any]:
+    """What is told of a file there; its digest becomes a part of a name here."""
+    if not re.fullmatch("[0-9a-f]{64}", str(answer.get("sha256"))):
+        raise SshRefused(f"{where}: what came back describes no file")
+    numbers = {key: _number(answer, key, where) for key in ("size", "mode")}
+    return {"sha256": str(answer["sha256"]), **numbers}
+
+
+def _number(answer: dict[str, Any], key: str, where: str, most: int = 1 << 62) -> int:
+    value = answer.get(key)
+    if type(value) is not int or not 0 <= value <= most:
+        raise SshRefused(f"{where}: what came back describes no file")
+    return value
+
+
 def _last_json(text: str) -> dict[str, Any]:
     lines = text.strip().splitlines()
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         answer = json.loads(lines[-1]) if lines else {}
         if isinstance(answer, dict):
             return answer

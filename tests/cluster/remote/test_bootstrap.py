@@ -91,6 +91,15 @@ def test_no_python_is_told_in_words(bare: LocalTransport) -> None:
         bootstrap(bare, "there", profile_of(python="/opt/none/python"), tell=print)
 
 
+def test_a_python_that_says_something_first_is_understood(bare: LocalTransport) -> None:
+    script = bare.home / "python"
+    script.write_text(f'#!/bin/sh\necho "Loading python/3.11"\nexec {BASE_PYTHON} "$@"\n')
+    script.chmod(0o755)
+    found = boot._probe(bare, "there", profile_of(python="~/python"))
+    assert found.python is not None
+    assert Path(found.python["executable"]).name.startswith("python")
+
+
 def test_the_profile_there_is_of_the_machine_itself_and_absolute(bare: LocalTransport) -> None:
     profile = profile_of(
         runs_dir="~/my-runs", setup=["module load slurm"], resources={"partition": "gpu"}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -156,3 +159,58 @@ def test_a_name_that_is_no_text_is_refused(project: Path, tmp_path: Path) -> Non
         pass
     with pytest.raises(ClusterLMError, match="cannot be shown"):
         snap(project, tmp_path)
+
+
+def test_what_git_tracks_behind_a_link_does_not_go(project: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "id_rsa").write_text("private")
+    (project / "folder").mkdir()
+    (project / "folder" / "id_rsa").write_text("no key")
+    (project / "folder" / "x.py").write_text("")
+    git(project, "add", "-f", ".")
+    shutil.rmtree(project / "folder")
+    (project / "folder").symlink_to(keys)
+    with pytest.raises(ClusterLMError, match="folder: a link to .*keys, outside"):
+        snap(project, tmp_path)
+    # the project of somebody else may hide the link
+    (project / ".gitignore").write_text("/folder\n")
+    assert not [path for path in snap(project, tmp_path).tree.files if "id_rsa" in path]
+    # a folder that has become a link to another one of the project
+    (project / "folder").unlink()
+    (project / "folder").symlink_to("jobs")
+    (project / ".gitignore").write_text("")
+    taken = snap(project, tmp_path)
+    taken.tree.check()
+    assert taken.tree.links == {"folder": "jobs"}
+
+
+def test_git_starts_no_program_of_the_project_to_show_a_diff(project: Path, tmp_path: Path) -> None:
+    git(project, "config", "diff.evil.textconv", f"touch {tmp_path}/ran; cat")
+    (project / ".gitattributes").write_text("*.py diff=evil\n")
+    (project / "train.py").write_text("print(2)\n")
+    found = code_state(project)
+    assert found is not None
+    assert b"print(2)" in found[1]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_log_that_grows_goes_as_long_as_it_was(project: Path, tmp_path: Path) -> None:
+    log = project / "grows.log"
+    log.write_text("step 1\n")
+    status = log.stat()
+    log.write_text("step 1\nstep 2\n")
+    digest = Hashes(tmp_path / "hashes.json").of(log, status)
+    assert digest == hashlib.sha256(b"step 1\n").hexdigest()
+
+
+def test_whether_a_file_is_in_it_takes_no_walk(tmp_path: Path) -> None:
+    names = [f"a/{n}/f" for n in range(20_000)]
+    taken = Snapshot(tmp_path, Tree({name: Entry("0" * 64, 1) for name in names}), is_git=True)
+    began = time.process_time()
+    assert all(taken.holds(tmp_path / name) for name in names)
+    assert taken.holds(tmp_path / "a" / "7")
+    assert taken.holds(tmp_path)
+    assert not taken.holds(tmp_path / "a" / "7" / "g")
+    assert not taken.holds(tmp_path.parent)
+    assert time.process_time() - began < 5
