@@ -15,6 +15,7 @@ import pytest
 from clusterlm.paths import RunPaths
 from clusterlm.supervise.allocation import LOCAL_GPUS, LOCAL_NODES
 from tests.bed.docker import DockerBed
+from tests.bed.waiting import PATIENCE
 from tests.containers.starting import COUNTING, LOOK, start
 from tests.containers.tiny_image import lay_tiny_image
 from tests.person import Person
@@ -53,7 +54,7 @@ def processes(desk: Person) -> list[psutil.Process]:
 
 
 def wait(is_so: Callable[[], object], what: str, timeout: float = 60) -> None:
-    until = time.monotonic() + timeout
+    until = time.monotonic() + timeout * PATIENCE
     while not is_so():
         assert time.monotonic() < until, f"waited {timeout:.0f} s for {what}"
         time.sleep(0.1)

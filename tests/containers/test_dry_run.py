@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.bed.docker import DockerBed
+from tests.bed.waiting import PATIENCE
 from tests.person import Person
 
 STORY = "once there was a clerk who counted the words of every book in the town\n"
@@ -67,7 +68,7 @@ def left_behind(desk: Person) -> list[str]:
 
 
 def wait(is_so: Callable[[], object], what: str, timeout: float = 60) -> None:
-    until = time.monotonic() + timeout
+    until = time.monotonic() + timeout * PATIENCE
     while not is_so():
         assert time.monotonic() < until, f"waited {timeout:.0f} s for {what}"
         time.sleep(0.1)
