@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterlm.cluster.remote.address import Address
 from clusterlm.cluster.remote.session import Session
-from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
+from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport, no_further_session
 from clusterlm.errors import ConnectionLost, SshError
 
 try:
@@ -68,6 +68,9 @@ class ParamikoSsh(SshTransport):
             try:
                 # nothing has been asked of it yet: trying again is safe
                 return self._link.transport.open_session(timeout=OPEN_S)
+            except paramiko.ChannelException as error:
+                # the others over this connection go on
+                raise no_further_session(self.name) from error
             except (paramiko.SSHException, EOFError, OSError) as error:
                 alive = self._link.is_active()
                 self._link.close()

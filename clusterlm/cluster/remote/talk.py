@@ -35,6 +35,19 @@ LONGEST_ANSWER = 256 * 2**20
 ERRORS_KEPT_BYTES = 256 * 1024
 
 
+# as OpenSSH says it of a session over a connection that is shared
+_REFUSED = b"Session open refused by peer"
+
+
+def no_further_session(name: str) -> SshError:
+    """The site limits what may run over one connection; nothing was started."""
+    return SshError(
+        f"{name}: the site allows no further session over this connection (MaxSessions)\n"
+        "  end other commands of clusterlm first, such as `logs -f`, or give each a connection of\n"
+        "  its own: `transport: paramiko` in the profile"
+    )
+
+
 class SshTransport(ABC):
     """A `Transport` but for the way a session is opened."""
 
@@ -240,6 +253,8 @@ class _Talk:
     def _failure(self) -> SshError:
         """Why both outputs ended without the program's end."""
         code = self._session.exit_code()
+        if not self.err.has_begun and _REFUSED in self.err.noise:
+            return no_further_session(self._name)
         if self.err.has_begun or code is None:
             said = last_lines(self._errors if self.err.has_begun else self.err.noise)
             return ConnectionLost(
