@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from clusterlm.cluster.remote.address import Address
 from clusterlm.cluster.remote.session import Session
-from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport, no_further_session
+from clusterlm.cluster.remote.ssh_errors import no_further_session
+from clusterlm.cluster.remote.talk import PIECE_BYTES, SshTransport
 from clusterlm.errors import ConnectionLost, SshError
 
 try:

@@ -21,6 +21,7 @@ from clusterlm.cluster.remote.frames import Frame
 from clusterlm.cluster.remote.lines import LineCutter, last_lines
 from clusterlm.cluster.remote.login_shell import make_command
 from clusterlm.cluster.remote.session import Session
+from clusterlm.cluster.remote.ssh_errors import REFUSED_SESSION, no_further_session
 from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
 LOGIN_S = 90.0
@@ -33,19 +34,6 @@ QUEUED_PIECES = 32
 LONGEST_ANSWER = 256 * 2**20
 """Of `run`: an answer is some megabytes at most."""
 ERRORS_KEPT_BYTES = 256 * 1024
-
-
-# as OpenSSH says it of a session over a connection that is shared
-_REFUSED = b"Session open refused by peer"
-
-
-def no_further_session(name: str) -> SshError:
-    """The site limits what may run over one connection; nothing was started."""
-    return SshError(
-        f"{name}: the site allows no further session over this connection (MaxSessions)\n"
-        "  end other commands of clusterlm first, such as `logs -f`, or give each a connection of\n"
-        "  its own: `transport: paramiko` in the profile"
-    )
 
 
 class SshTransport(ABC):
@@ -253,7 +241,7 @@ class _Talk:
     def _failure(self) -> SshError:
         """Why both outputs ended without the program's end."""
         code = self._session.exit_code()
-        if not self.err.has_begun and _REFUSED in self.err.noise:
+        if not self.err.has_begun and REFUSED_SESSION in self.err.noise:
             return no_further_session(self._name)
         if self.err.has_begun or code is None:
             said = last_lines(self._errors if self.err.has_begun else self.err.noise)
