@@ -130,10 +130,11 @@ class Sshd:
             "PermitRootLogin prohibit-password",
             "PrintMotd no",
             "PrintLastLog no",
+            # the first value of a key counts
+            self.more,
             "MaxSessions 20",
             "MaxStartups 100",
             "AcceptEnv LANG LC_*",
-            self.more,
         ]
         if self.shell:
             home = shlex.quote(str(self.home or "/"))

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clusterlm.cluster.remote.tree import CHUNK, Entry, Tree, is_inside, sha256_of
+from clusterlm.cluster.remote.tree import CHUNK, Entry, Tree, above, is_inside, sha256_of
 from clusterlm.errors import ClusterLMError
 from clusterlm.node.files import write_atomically
 from clusterlm.paths import PRIVATE_DIR
@@ -179,12 +179,24 @@ def _link(blob: Path, entry: Entry, target: Path) -> None:
 def _repair(folder: Path, root: Path, tree: Tree, place: _Place) -> list[str]:
     """Put back what is not as it was; gives the paths of it. Jobs may be reading there."""
     repaired = []
+    for folder_of_tree in sorted({f for p in (*tree.files, *tree.links) for f in above(p)}):
+        if (root / folder_of_tree).is_symlink():
+            # nothing is compared or written through it
+            (root / folder_of_tree).unlink()
     for path, entry in tree.files.items():
         if _is_as_sent(root / path, entry, by_hash=place is _copy):
             continue
         (root / path).parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
         aside = (root / path).with_name(f".{uuid.uuid4().hex[:12]}")
         place(blob_path(folder, entry.sha256), entry, aside)
+        os.replace(aside, root / path)
+        repaired.append(path)
+    for path, target in tree.links.items():
+        if (root / path).is_symlink() and os.readlink(root / path) == target:
+            continue
+        (root / path).parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
+        aside = (root / path).with_name(f".{uuid.uuid4().hex[:12]}")
+        aside.symlink_to(target)
         os.replace(aside, root / path)
         repaired.append(path)
     return repaired

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from clusterlm.cluster.ssh.address import Address
 from clusterlm.cluster.ssh.session import Session
+from clusterlm.cluster.ssh.ssh_errors import no_further_session
 from clusterlm.cluster.ssh.talk import PIECE_BYTES, SshTransport
 from clusterlm.errors import ConnectionLost, SshError
 
@@ -68,6 +69,9 @@ class ParamikoSsh(SshTransport):
             try:
                 # nothing has been asked of it yet: trying again is safe
                 return self._link.transport.open_session(timeout=OPEN_S)
+            except paramiko.ChannelException as error:
+                # the others over this connection go on
+                raise no_further_session(self.name) from error
             except (paramiko.SSHException, EOFError, OSError) as error:
                 alive = self._link.is_active()
                 self._link.close()

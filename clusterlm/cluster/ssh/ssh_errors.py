@@ -14,6 +14,7 @@ from pathlib import Path
 from clusterlm.cluster.ssh.address import Address
 from clusterlm.cluster.ssh.known_hosts import fingerprint, name_of
 from clusterlm.cluster.ssh.lines import last_lines
+from clusterlm.errors import SshError
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,19 @@ def revoked_key(target: Target, key: str) -> str:
     return (
         f"{target}: its host key {key} IS REVOKED in your known_hosts: whoever shows it is not "
         "that machine.\nAsk the site."
+    )
+
+
+# as OpenSSH says it of a session over a connection that is shared
+REFUSED_SESSION = b"Session open refused by peer"
+
+
+def no_further_session(name: str) -> SshError:
+    """The site limits what may run over one connection; nothing was started."""
+    return SshError(
+        f"{name}: the site allows no further session over this connection (MaxSessions)\n"
+        "  end other commands of clusterlm first, such as `logs -f`, or give each a connection of\n"
+        "  its own: `transport: paramiko` in the profile"
     )
 
 

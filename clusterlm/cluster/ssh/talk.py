@@ -21,6 +21,7 @@ from clusterlm.cluster.ssh.frames import Frame
 from clusterlm.cluster.ssh.lines import LineCutter, last_lines
 from clusterlm.cluster.ssh.login_shell import make_command
 from clusterlm.cluster.ssh.session import Session
+from clusterlm.cluster.ssh.ssh_errors import REFUSED_SESSION, no_further_session
 from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
 LOGIN_S = 90.0
@@ -240,6 +241,8 @@ class _Talk:
     def _failure(self) -> SshError:
         """Why both outputs ended without the program's end."""
         code = self._session.exit_code()
+        if not self.err.has_begun and REFUSED_SESSION in self.err.noise:
+            return no_further_session(self._name)
         if self.err.has_begun or code is None:
             said = last_lines(self._errors if self.err.has_begun else self.err.noise)
             return ConnectionLost(

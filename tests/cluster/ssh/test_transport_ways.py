@@ -17,6 +17,7 @@ from clusterlm.errors import ConnectionLost, SshError
 from tests.bed.cutting_proxy import CuttingProxy
 from tests.bed.ssh_fixture import SshHome
 from tests.bed.sshd import HOST, Sshd, free_port
+from tests.bed.waiting import wait_until
 
 
 @pytest.fixture
@@ -166,6 +167,24 @@ def test_it_hangs_up(ssh: SshHome, backend: str, server: Sshd) -> None:
         rude.shutdown(socket.SHUT_RDWR)
         thread.join(5)
     assert "hung up before the login" in text or "does not speak SSH" in text
+
+
+def test_a_site_that_allows_one_session_says_so_and_loses_none(
+    ssh: SshHome, backend: str, tmp_path: Path
+) -> None:
+    there = ssh.connect(backend, ssh.server("one-session", more="MaxSessions 1"))
+    said: list[str] = []
+    script = f"touch {tmp_path}/up; while [ -e {tmp_path}/up ]; do sleep 0.1; done; echo whole"
+    first = threading.Thread(target=lambda: said.append(there.run(["sh", "-c", script]).out))
+    first.start()
+    wait_until((tmp_path / "up").exists, timeout_s=30, what="the first session is there")
+    with pytest.raises(SshError, match="no further session") as caught:
+        there.run(["true"])
+    (tmp_path / "up").unlink()
+    first.join()
+    assert not isinstance(caught.value, ConnectionLost)
+    assert said == ["whole\n"]
+    assert there.run(["true"]).is_ok
 
 
 def test_a_slow_link_works(ssh: SshHome, backend: str, server: Sshd) -> None:
