@@ -22,6 +22,8 @@ from typing import Any
 from clusterlm.node.interface import interface_towards
 
 MARK = "CLUSTERLM-NODE "
+PART_MARK = "CLUSTERLM-PART "
+PIECE = 600
 FOLDER_TIMEOUT_S = 40.0
 TIMES = 3
 _SMALL = b"clusterlm" * 400
@@ -41,9 +43,21 @@ def main(request: dict[str, Any], nodes: list[str]) -> None:
         "cpus": len(os.sched_getaffinity(0)),
         "mem_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
     }
-    print(f"{MARK}{json.dumps(seen)}", flush=True)
+    sys.stdout.write("".join(f"{line}\n" for line in lines_of(seen)))
+    sys.stdout.flush()
     # a folder that hangs still holds its thread
     os._exit(0)
+
+
+def lines_of(seen: dict[str, Any]) -> list[str]:
+    """What a node has seen, as lines that srun keeps whole.
+
+    srun passes on at most 1024 bytes of a task at once, and another task's may come between them.
+    """
+    text = json.dumps(seen)
+    pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+    host = seen["host"]
+    return [f"{PART_MARK}{host} {n} {len(pieces)} {piece}" for n, piece in enumerate(pieces)]
 
 
 def look_at_folders(folders: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

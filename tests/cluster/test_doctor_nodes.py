@@ -23,6 +23,7 @@ from clusterlm.cluster.doctor.node_answers import (
     skew_of,
 )
 from clusterlm.cluster.doctor.probe_job import Came, Waiting, program, render_job, with_answers
+from clusterlm.node.look_around import lines_of
 from clusterlm.spec.probe import Probe, ProbedFolder, ProbedNode, ProbedPartition
 from clusterlm.spec.profile import Profile, ProfileResources
 from tests.cluster.fake_host import Clock, FakeHost
@@ -255,3 +256,15 @@ def test_what_was_seen_of_nodes_stays_known_when_none_answers_now() -> None:
     assert with_nodes_of(now.model_copy(update={"cluster_name": "b"}), before).nodes == ()
     lost = now.model_copy(update={"folders": (ProbedFolder(path="/runs", visible=False),)})
     assert with_nodes_of(lost, before).folders[0].visible is False
+
+
+def test_pieces_of_two_nodes_may_come_in_any_order() -> None:
+    seen = [{"host": f"n{n}", "folders": [{"path": "/x" * 900}], "cpus": n} for n in (1, 2)]
+    first, second = map(lines_of, seen)
+    assert len(first) > 2
+    assert all(len(line) < 1024 for line in [*first, *second])
+    mixed = [line for pair in zip(reversed(first), second, strict=True) for line in pair]
+    found = parse_answers("\n".join(["srun: hello", *mixed, "CLUSTERLM-END"]))
+    assert sorted(found.nodes, key=lambda node: node["host"]) == seen
+    assert found.is_whole
+    assert found.noise == ["srun: hello"]

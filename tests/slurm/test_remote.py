@@ -156,7 +156,7 @@ def test_doctor_looks_over_there_and_what_it_found_is_kept_here(laptop: Path, ty
     assert done.returncode == 0, done.stderr
     assert "looks at 2 of the nodes" in done.stderr
     probe = Probe.model_validate_json(done.stdout)
-    assert [node.host for node in probe.nodes] == ["node1", "node2"]
+    assert [node.host for node in probe.nodes] == ["node1", "node2"], probe.notes
     assert all(folder.visible for folder in probe.folders)
     kept = (laptop / "probes" / "mine.json").read_text()
     assert Probe.model_validate_json(kept) == probe

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterlm.cluster.doctor.meaning_nodes import gradients_told
-from clusterlm.node.look_around import MARK
+from clusterlm.node.look_around import MARK, PART_MARK
 from clusterlm.spec.probe import NodesTest, ProbedFolder, ProbedNode
 
 TEST_MARK = "CLUSTERLM-TEST "
@@ -42,8 +42,17 @@ class Clocks:
 def parse_answers(text: str) -> NodeAnswers:
     """Everything in a log, whatever else stands in it."""
     nodes, tests, noise, is_whole = [], [], [], False
+    parts: dict[str, dict[int, str]] = {}
     for line in text.splitlines():
-        if (found := _object(line, MARK)) is not None:
+        if (part := _part(line)) is not None:
+            host, number, count, piece = part
+            known = parts.setdefault(host, {})
+            known[number] = piece
+            if len(known) == count:
+                whole = "".join(known[at] for at in sorted(known))
+                if (found := _object(MARK + whole, MARK)) is not None:
+                    nodes.append(found)
+        elif (found := _object(line, MARK)) is not None:
             nodes.append(found)
         elif (found := _object(line, TEST_MARK)) is not None:
             tests.append(found)
@@ -55,6 +64,15 @@ def parse_answers(text: str) -> NodeAnswers:
     by_host = {node["host"]: node for node in nodes if isinstance(node.get("host"), str)}
     # a failed test prints an exit code behind what it may have measured
     return NodeAnswers(list(by_host.values()), tests[-1] if tests else None, is_whole, noise)
+
+
+def _part(line: str) -> tuple[str, int, int, str] | None:
+    """Host, number, of how many, and text of a piece, as `look_around.lines_of` writes it."""
+    _, mark, rest = line.partition(PART_MARK)
+    words = rest.split(" ", 3)
+    if not mark or len(words) != 4 or not (words[1].isdecimal() and words[2].isdecimal()):
+        return None
+    return words[0], int(words[1]), int(words[2]), words[3]
 
 
 def _object(line: str, mark: str) -> dict[str, Any] | None:
