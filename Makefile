@@ -25,7 +25,7 @@ test: $(VENV)/.dev bed check
 ## Every mode under every strategy, killed and resumed, in fp32 and bf16; and on other numbers of ranks.
 ## And what a user does on four versions of Slurm, each with and without accounting.
 matrix: $(VENV)/.dev bed
-	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest tests/versions tests/train/test_resume_matrix.py \
+	CLUSTERLM_WHOLE_MATRIX=1 $(BIN)/python -m pytest -n $(WORKERS) tests/versions tests/train/test_resume_matrix.py \
 	  tests/train/test_other_ranks.py
 
 ## 200 submits that are killed at random instants, on a real Slurm: each must be one training.

@@ -227,7 +227,7 @@ def test_every_fault_at_once_is_healed(slurm, tmp_path):
 def test_idle_bed_is_idle_at_once(slurm):
     began = time.monotonic()
     slurm.wait_idle()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_two_beds_run_side_by_side_one_of_them_without_accounting(slurm, free_bed):

@@ -32,7 +32,7 @@ def test_what_interrupts_it_ends_all_that_it_started() -> None:
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         LocalHost().stream(["bash", "-c", "echo go; sleep 98.5 | sleep 98.5"], each)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert _sleepers() == []
 
 

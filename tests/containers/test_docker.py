@@ -117,7 +117,7 @@ def test_two_local_nodes_are_two_containers_and_one_that_fails_ends_both(
     assert {p.name for p in run.attempt("train", 2).heartbeats.glob("node*")} == {
         *("node0.json", "node1.json")
     }
-    wait(lambda: not containers(docker), "the end of every container", 10)
+    wait(lambda: not containers(docker), "the end of every container")
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "script", "client"])
@@ -136,9 +136,9 @@ def test_nothing_stays_when_something_outside_is_killed(
         words = " ".join(process.cmdline())
         if marks[victim] in words and (victim != "script" or words.startswith("bash")):
             process.send_signal(signal.SIGKILL)
-    wait(lambda: not first & set(containers(docker)), "the end of the container", 10)
+    wait(lambda: not first & set(containers(docker)), "the end of the container")
     desk.types("cancel", "orphan", "--now")
-    wait(lambda: not containers(docker) and not processes(desk), "the end of everything", 20)
+    wait(lambda: not containers(docker) and not processes(desk), "the end of everything")
 
 
 def test_a_script_that_is_killed_before_there_is_an_agent_leaves_no_container(
@@ -151,10 +151,10 @@ def test_a_script_that_is_killed_before_there_is_an_agent_leaves_no_container(
         if process.cmdline()[:1] == ["bash"] and process.cmdline()[1].endswith("container.sh"):
             process.send_signal(signal.SIGKILL)
     first = set(containers(docker))
-    wait(lambda: not first & set(containers(docker)), "the end of the container", 10)
+    wait(lambda: not first & set(containers(docker)), "the end of the container")
     assert run.root.exists()
     desk.types("cancel", "early", "--now")
-    wait(lambda: not containers(docker), "the end of everything", 20)
+    wait(lambda: not containers(docker), "the end of everything")
 
 
 def test_a_cancel_saves_in_the_container(desk: Person, docker: DockerBed, image: str) -> None:
@@ -162,7 +162,7 @@ def test_a_cancel_saves_in_the_container(desk: Person, docker: DockerBed, image:
     wait(a_step(run), "a step")
     assert "saved" in desk.types("cancel", "saves").stdout
     assert list(run.checkpoints.glob("checkpoint-*"))
-    wait(lambda: not containers(docker), "the end of the container", 10)
+    wait(lambda: not containers(docker), "the end of the container")
 
 
 @pytest.mark.parametrize(

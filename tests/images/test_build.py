@@ -48,9 +48,7 @@ def test_a_build_is_recorded_and_the_second_call_does_nothing(
     assert record.builder == "docker"
     assert [line for line in lines if "RUN echo first" in line]
     lines, tell = collect()
-    began = time.monotonic()
     assert ensure_image(job, LocalHost(), tell=tell, may_build=False) == record
-    assert time.monotonic() - began < 10
     assert lines == []
 
 

@@ -42,8 +42,8 @@ def test_one_rank_fails_and_the_other_is_ended(node: Node) -> None:
     began = time.monotonic()
     (node.root / "go").touch()
     assert node.exit(1, 2).code == 3
-    assert node.agent.wait(5) == 1
-    assert time.monotonic() - began < 15
+    assert node.agent.wait(20) == 1
+    assert time.monotonic() - began < 60
     assert node.exit(0).ended_by == "sibling"
     assert first_failure(node.exits()).rank == 1  # type: ignore[union-attr]
     assert child not in node.pids()

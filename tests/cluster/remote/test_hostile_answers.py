@@ -200,7 +200,7 @@ def test_an_output_without_end_does_not_outlast_the_time(quick: None, begins: bo
     began = time.monotonic()
     with pytest.raises(ConnectionLost, match="in [01] s"):
         Flooded(begins).run(["true"], timeout_s=0.3)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 60
 
 
 def test_an_output_without_end_does_not_fill_the_memory(

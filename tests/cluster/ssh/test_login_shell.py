@@ -82,7 +82,7 @@ def test_without_bash_it_is_done_by_sh(tmp_path: Path) -> None:
     command = make_command(["sleep", "50"], mark=MARK, deadline_s=1)
     out, err, _, _ = _run(["/bin/sh"], command, tmp_path, PATH=str(programs))
     assert err.is_late
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
 
 
 def test_setup_lines_run_first_and_a_broken_one_stops_nothing(tmp_path: Path) -> None:
