@@ -23,10 +23,17 @@ _ERROR = re.compile(
 )
 
 
+# what submitit notes when all is well: of no use to anybody, and often the last lines of a run
+_BOOKKEEPING = re.compile(
+    rb"submitit INFO \([^)]*\) - (?:Starting with JobEnvironment|Loading pickle"
+    rb"|Job completed successfully|Exiting after successful completion)"
+)
+
+
 def readable_lines(raw: Iterable[bytes], hide: Redactor) -> list[str]:
-    """Lines of a log of a run, fit for a terminal and without its secrets."""
+    """Lines of a log, fit for a terminal, without secrets and what submitit notes of itself."""
     # afterwards: "s3c\x1b[0mret" is a secret only when the colours are gone
-    return hide.lines([readable(line) for line in raw])
+    return hide.lines([readable(line) for line in raw if not _BOOKKEEPING.match(line)])
 
 
 def readable_text(text: str) -> str:

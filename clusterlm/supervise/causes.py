@@ -95,7 +95,8 @@ class Cause(Enum):
     DISK_FULL = (
         "no space left on a disk",
         Restart.ONCE,
-        "make room on it; or move the runs to a larger one ($CLUSTERLM_RUNS_DIR); or keep fewer "
+        "make room on it; or move the runs ($CLUSTERLM_RUNS_DIR) or the prepared data "
+        "($CLUSTERLM_CACHE_DIR) to a larger one; or keep fewer "
         "checkpoints (train.keep_checkpoints, elsewhere save_total_limit; while one is written, so "
         "many lie beside it); then: clusterlm resume {run}" + WITH_JOB,
     )

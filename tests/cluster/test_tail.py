@@ -6,8 +6,9 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clusterlm.cluster.log_text import ErrorFilter, readable
+from clusterlm.cluster.log_text import ErrorFilter, readable, readable_lines
 from clusterlm.cluster.tail import CUT, HOLD_S, LONGEST_LINE, Tail, last_lines
+from clusterlm.node.redact import Redactor
 
 
 def write(path: Path, data: bytes) -> None:
@@ -139,3 +140,14 @@ slurmstepd: error: *** STEP 5.0 CANCELLED AT 2026 ***"""
     shown = ErrorFilter()
     kept = [line for line in text.splitlines() if shown.passes(line)]
     assert kept == [*text.splitlines()[1:6], text.splitlines()[7], text.splitlines()[9]]
+
+
+def test_what_submitit_notes_when_all_is_well_is_left_out() -> None:
+    noted = [
+        b"submitit INFO (2026-11-26 01:27:43,801) - Starting with JobEnvironment(job_id=13244)",
+        b"submitit INFO (2026-11-26 01:27:43,801) - Loading pickle: /runs/a/1_submitted.pkl",
+        b"submitit INFO (2026-11-26 01:33:00,298) - Job completed successfully",
+        b"submitit INFO (2026-11-26 01:33:00,299) - Exiting after successful completion",
+    ]
+    trouble = b"submitit ERROR (2026-11-26 01:33:00,299) - Submitted job triggered an exception"
+    assert readable_lines([*noted, trouble], Redactor([])) == [trouble.decode()]
