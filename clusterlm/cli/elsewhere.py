@@ -174,6 +174,20 @@ def statuses(runs: Sequence[Elsewhere] | None = None) -> tuple[list[RunStatus], 
     return look_at(chosen, remote_of)
 
 
+def has_runs() -> bool:
+    """Whether any run that is known here lives on a cluster and had not ended when last seen."""
+    from clusterlm.cluster.remote.runs_elsewhere import all_elsewhere
+
+    return any(not one.is_final for one in all_elsewhere())
+
+
+def all_on(cluster: str) -> tuple[list[RunStatus], list[str]]:
+    """The states of all runs of a cluster, also of those that another machine has sent."""
+    from clusterlm.cluster.remote.look_elsewhere import look_over
+
+    return look_over(cluster, remote_of)
+
+
 def watch(one: Elsewhere) -> int:
     """`clusterlm status RUN --watch` of a run on a cluster; a broken connection is made anew."""
     from clusterlm.cluster.remote.forward import persist

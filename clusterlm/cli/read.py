@@ -53,17 +53,30 @@ def status(
     show_all: Annotated[
         bool, typer.Option("--all", help=f"Also more than {ENDED_SHOWN} runs that have ended.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="All runs there, also those sent from other machines."),
+    ] = None,
 ) -> None:
     """Show all runs in one table."""
     with _quiet_pipe():
+        if cluster and (runs or watch):
+            raise typer.BadParameter(
+                "shows all its runs once: without RUN and --watch", param_hint="--cluster"
+            )
         if watch:
             raise typer.Exit(_watch(runs))
-        found, notes = _read(runs)
+        found, notes = _read_all_on(cluster) if cluster else _read(runs)
         if as_json:
             _print_json([one.to_json() for one in found])
             return
         shown = found if show_all or runs else _without_old(found)
-        _print_table(shown)
+        if cluster and not found:
+            typer.echo(
+                f"no runs on {cluster}; start one: clusterlm submit JOB.yaml --cluster {cluster}"
+            )
+        else:
+            _print_table(shown)
         if len(shown) < len(found):
             typer.echo(f"and {len(found) - len(shown)} more that have ended: --all")
         for note in notes:
@@ -148,6 +161,18 @@ def _read(runs: list[str] | None) -> tuple[list[RunStatus], list[str]]:
     return found, notes
 
 
+def _read_all_on(cluster: str) -> tuple[list[RunStatus], list[str]]:
+    if elsewhere.is_elsewhere(cluster):
+        found, notes = elsewhere.all_on(cluster)
+        return _newest_first(found), notes
+    from clusterlm.spec.clusters import RESERVED, find_profile
+
+    if cluster not in RESERVED:
+        find_profile(cluster)
+    reader = _reader_of_all()
+    return _newest_first([one for one in reader.read() if one.cluster == cluster]), reader.notes
+
+
 def _newest_first(found: list[RunStatus]) -> list[RunStatus]:
     return sorted(found, key=lambda s: (s.state.is_final, s.updated_s_ago or 0.0))
 
@@ -190,6 +215,9 @@ def _watch(runs: list[str] | None) -> int:
     from clusterlm.cluster.watch import watch_all, watch_run
 
     if not runs:
+        if elsewhere.has_runs():
+            words = "runs on clusters are watched by name: clusterlm status RUN --watch"
+            typer.echo(f"note: {words}", err=True)
         return watch_all(_reader_of_all(), None)
     if len(runs) == 1 and (there := elsewhere.find(runs[0])):
         return elsewhere.watch(there)

@@ -62,6 +62,8 @@ class RunStatus:
     eval_loss: float | None = None
     """Of the newest evaluation."""
     perplexity: float | None = None
+    run_dir: str = ""
+    """Its folder, on the machine that answers."""
 
     @property
     def waits_for_data(self) -> bool:
@@ -96,7 +98,7 @@ class RunStatus:
         return cls(**values)
 
 
-_TEXTS = ("run", "cluster", "phase", "advice", "source", "evidence", "trouble", "doing")
+_TEXTS = ("run", "cluster", "phase", "advice", "source", "evidence", "trouble", "doing", "run_dir")
 _LISTS = ("job_ids", "nodes")
 _WORDS = (*_TEXTS, "state", "cause", "host", "error")
 _WHOLE = ("attempt", "step", "total_steps", "task", "rank")
@@ -147,6 +149,7 @@ def compose(records: Records, verdict: Verdict, sight: Seen | None, now: float) 
         trouble=sight.trouble if sight and not sight.is_blind else "",
         **_measured(progress),
         doing=hide(_doing(records)),
+        run_dir=str(records.run.root),
     )
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.forward import Remote, last_json
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.run_status import RunStatus
-from clusterlm.errors import ClusterLMError
+from clusterlm.errors import ClusterLMError, SshError
 from clusterlm.spec.units import spoken
 from clusterlm.supervise.causes import State
 
@@ -45,18 +45,47 @@ def look_at(
     runs = list(runs)
     asked = {one.cluster for one in runs if also_ended or not one.is_final}
     looks = {name: _Look(name, connect) for name in sorted(asked)}
-    began = clock()
-    for one in looks.values():
-        one.thread.start()
-    for one in looks.values():
-        while one.thread.is_alive() and (clock() - began < within_s or one.is_installing):
-            one.thread.join(0.05)
+    _wait_for(looks.values(), within_s, clock)
     found, notes = [], []
     for run in runs:
         status, note = _status_of(run, looks.get(run.cluster))
         found += [status] if status else []
         notes += [note] if note else []
     return found, notes
+
+
+def look_over(cluster: str, connect: Connect) -> tuple[list[RunStatus], list[str]]:
+    """Every run that lies on a cluster, whoever sent it; from now on commands here know them.
+
+    Args:
+        cluster: name of the profile.
+        connect: gives the cluster of that name.
+
+    Returns:
+        The runs' states, and a note on each whose name means another run here.
+
+    Raises:
+        SshError: the cluster does not answer.
+    """
+    look = _Look(cluster, connect)
+    _wait_for([look], ALL_WITHIN_S, time.monotonic)
+    if look.rows is None:
+        raise SshError(look.trouble)
+    found, notes = [], []
+    for name, row in sorted(look.rows.items()):
+        found.append(RunStatus.from_json(row))
+        if trouble := runs_elsewhere.adopt(name, cluster, dict(row)):
+            notes.append(trouble)
+    return found, notes
+
+
+def _wait_for(looks: Collection[_Look], within_s: float, clock: Callable[[], float]) -> None:
+    began = clock()
+    for one in looks:
+        one.thread.start()
+    for one in looks:
+        while one.thread.is_alive() and (clock() - began < within_s or one.is_installing):
+            one.thread.join(0.05)
 
 
 class _Look:

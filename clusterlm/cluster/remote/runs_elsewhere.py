@@ -11,7 +11,9 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from clusterlm.cluster.run_status import RunStatus
 from clusterlm.errors import ClusterLMError, RunError
 from clusterlm.node.files import read_json, write_json
 from clusterlm.paths import PRIVATE_DIR, runs_dir
@@ -86,6 +88,31 @@ def all_elsewhere() -> list[Elsewhere]:
 def with_status(one: Elsewhere, status: dict[str, Any]) -> Elsewhere:
     """The same with what the cluster has just said of it."""
     return replace(one, status=status, seen=time.time(), is_sent=True)
+
+
+def adopt(run: str, cluster: str, status: dict[str, Any]) -> str:
+    """Know a run that was sent from another machine.
+
+    Args:
+        run: its name, as the cluster says it.
+        cluster: where it lies.
+        status: as `status --json` said.
+
+    Returns:
+        Why commands that name it would mean another run; empty when they mean this one.
+    """
+    if not _NAME.fullmatch(run):
+        return f"{run!r} is no name of a run: left alone"
+    if (runs_dir() / run).exists():
+        return f"{run} on {cluster}: on this machine the name means a run of its own"
+    known = find_elsewhere(run)
+    if known is not None and known.cluster != cluster:
+        return f"{run} on {cluster}: on this machine the name means the run on {known.cluster}"
+    if known is None:
+        known = Elsewhere(run, cluster, key=uuid4().hex, submitted=time.time())
+    run_dir = known.run_dir or RunStatus.from_json(status).run_dir
+    remember(with_status(replace(known, run_dir=run_dir), status))
+    return ""
 
 
 def as_begun_again(one: Elsewhere, answer: dict[str, Any]) -> Elsewhere:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,30 @@ def test_status_knows_runs_here_and_there_and_says_unknown_when_blind(
     assert "last known: PENDING" in row["evidence"]
     assert "no route to host" in row["evidence"]
     assert "UNKNOWN" in clusterlm("status", "small")[1]
+
+
+def test_runs_that_another_laptop_sent_are_known_after_a_look_at_the_cluster(
+    laptop: Path, there: LocalTransport, clusterlm: Clusterlm
+) -> None:
+    job(laptop)
+    clusterlm("submit", "job.yaml", "--name", "mine")
+    clusterlm("submit", "job.yaml", "--name", "theirs")
+    clusterlm("submit", "job.yaml", "--name", "two")
+    runs_elsewhere.forget("theirs")
+    runs_elsewhere.remember(replace(runs_elsewhere.find_elsewhere("two"), cluster="far"))  # type: ignore[type-var]
+    assert clusterlm("why", "theirs")[0] == 2
+    code, out, err = clusterlm("status", "--cluster", "there", "--json")
+    assert code == 0, err
+    assert {row["run"] for row in json.loads(out)} == {"mine", "theirs", "two"}
+    _, out, err = clusterlm("status", "--cluster", "there")
+    assert "theirs" in out
+    assert "two on there: on this machine the name means the run on far" in err
+    assert "theirs is PENDING" in clusterlm("why", "theirs")[1]
+    missing = f"theirs has no model on there so far ({run_there(there, 'theirs')})"
+    assert missing in clusterlm("fetch", "theirs")[2]
+    there.is_down = True
+    code, _, err = clusterlm("status", "--cluster", "there")
+    assert (code, "no route to host" in err) == (2, True)
 
 
 def test_why_logs_and_cancel_are_done_there(
