@@ -8,7 +8,7 @@ command line knows that there are other machines.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,11 +174,19 @@ def statuses(runs: Sequence[Elsewhere] | None = None) -> tuple[list[RunStatus], 
     return look_at(chosen, remote_of)
 
 
-def has_runs() -> bool:
-    """Whether any run that is known here lives on a cluster and had not ended when last seen."""
+def glances(names: Collection[str] | None) -> Callable[[], list[RunStatus]]:
+    """What gives the states of runs on clusters again and again, without waiting.
+
+    Args:
+        names: of the runs; None: all, those that come meanwhile too.
+    """
+    from clusterlm.cluster.remote.lookout import Lookout
     from clusterlm.cluster.remote.runs_elsewhere import all_elsewhere
 
-    return any(not one.is_final for one in all_elsewhere())
+    def chosen() -> list[Elsewhere]:
+        return [one for one in all_elsewhere() if names is None or one.run in names]
+
+    return Lookout(chosen, remote_of).statuses
 
 
 def all_on(cluster: str) -> tuple[list[RunStatus], list[str]]:

@@ -215,16 +215,17 @@ def _watch(runs: list[str] | None) -> int:
     from clusterlm.cluster.watch import watch_all, watch_run
 
     if not runs:
-        if elsewhere.has_runs():
-            words = "runs on clusters are watched by name: clusterlm status RUN --watch"
-            typer.echo(f"note: {words}", err=True)
-        return watch_all(_reader_of_all(), None)
-    if len(runs) == 1 and (there := elsewhere.find(runs[0])):
-        return elsewhere.watch(there)
-    paths = [find_run(run) for run in runs]
-    if len(paths) == 1:
+        return watch_all(_reader_of_all(), None, elsewhere=elsewhere.glances(None))
+    there = [one for one in map(elsewhere.find, runs) if one]
+    if there and len(runs) == 1:
+        return elsewhere.watch(there[0])
+    known = {one.run for one in there}
+    paths = [find_run(run) for run in runs if run not in known]
+    if len(runs) == 1:
         return watch_run(paths[0])
-    return watch_all(StatusReader(paths[0].root.parent), [p.name for p in paths])
+    reader = StatusReader(paths[0].root.parent) if paths else _reader_of_all()
+    names = [p.name for p in paths]
+    return watch_all(reader, names, elsewhere=elsewhere.glances(known))
 
 
 def _follow(paths: RunPaths, wanted: Wanted, lines: int) -> None:

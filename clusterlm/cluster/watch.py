@@ -77,11 +77,20 @@ def watch_all(
     reader: StatusReader,
     names: Sequence[str] | None,
     *,
+    elsewhere: Callable[[], list[RunStatus]] = list,
     out: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Show several runs until all have ended; without names: all that live now, or come.
+
+    Args:
+        reader: of the runs of this machine.
+        names: of these.
+        elsewhere: gives the states of runs on clusters; must not wait.
+        out: stdout.
+        clock: by which looks are timed.
+        sleep: between them.
 
     Returns:
         As `watch_run`; 0 only when each of them is DONE.
@@ -89,12 +98,17 @@ def watch_all(
     out = out or sys.stdout
     said: dict[str, str] = {}
     said_at = float("-inf")
-    over_before = {s.run for s in reader.glance(names) if s.state.is_final} if not names else set()
+
+    def glance() -> list[RunStatus]:
+        own = [] if names is not None and not names else reader.glance(names)
+        return [*own, *elsewhere()]
+
+    over_before = {s.run for s in glance() if s.state.is_final} if names is None else set()
     try:
         with _live(out) as live:
             while True:
                 now = clock()
-                statuses = [s for s in reader.glance(names) if s.run not in over_before]
+                statuses = [s for s in glance() if s.run not in over_before]
                 is_time = now - said_at >= SAY_EVERY_S
                 said_at = now if is_time else said_at
                 if live is not None:

@@ -114,6 +114,21 @@ def test_several_runs_are_watched_until_the_last_has_ended(tmp_path: Path) -> No
     assert watch_all(reader(tmp_path), ["old"], out=Terminal(), clock=clock, sleep=sleep) == 1
 
 
+def test_runs_on_clusters_are_watched_beside_those_of_this_machine(tmp_path: Path) -> None:
+    here, there = RunFolder(tmp_path, "here"), RunFolder(tmp_path / "far", "there")
+    here.training()
+    there.training()
+    clock, out = Clock(), io.StringIO()
+    far = reader(tmp_path / "far")
+    sleep = acting(clock, here.ended, lambda: None, there.ended)
+    own = reader(tmp_path)
+    for names in (None, []):
+        code = watch_all(own, names, elsewhere=far.glance, out=out, clock=clock, sleep=sleep)
+        assert code == 0
+    text = out.getvalue()
+    assert text.index("here  DONE") < text.index("there  DONE")
+
+
 def test_tables_hold_every_run_and_no_markup_of_an_error_is_obeyed(tmp_path: Path) -> None:
     from rich.console import Console
 

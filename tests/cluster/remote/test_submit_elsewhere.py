@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from clusterlm.cli import elsewhere
 from clusterlm.cluster.remote import runs_elsewhere
+from clusterlm.cluster.remote.lookout import Lookout
+from tests.bed.waiting import wait_until
 from tests.cluster.remote.conftest import Clusterlm, git
 from tests.cluster.remote.local_transport import LocalTransport
 
@@ -256,6 +259,24 @@ def test_status_knows_runs_here_and_there_and_says_unknown_when_blind(
     assert "last known: PENDING" in row["evidence"]
     assert "no route to host" in row["evidence"]
     assert "UNKNOWN" in clusterlm("status", "small")[1]
+
+
+def test_a_lookout_waits_once_and_then_says_what_it_saw_last(
+    laptop: Path, there: LocalTransport, clusterlm: Clusterlm
+) -> None:
+    job(laptop)
+    clusterlm("submit", "job.yaml")
+    now = 0.0
+    lookout = Lookout(runs_elsewhere.all_elsewhere, elsewhere.remote_of, clock=lambda: now)
+    assert [one.state.value for one in lookout.statuses()] == ["PENDING"]
+    there.is_down = True
+    assert [one.state.value for one in lookout.statuses()] == ["PENDING"]
+    now = 20.0
+    wait_until(
+        lambda: [one.state.value for one in lookout.statuses()] == ["UNKNOWN"],
+        timeout_s=30,
+        what="the next look is over",
+    )
 
 
 def test_runs_that_another_laptop_sent_are_known_after_a_look_at_the_cluster(
