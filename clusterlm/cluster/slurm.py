@@ -30,6 +30,7 @@ _SQUEUE_COLUMNS = (
     ("exit_code", 12),
     ("NodeList", 256),
     ("Reason", 192),
+    ("StartTime", 24),
 )
 _SACCT_FIELDS = ("JobID", "State", "ExitCode", "Submit", "NodeList", "Reason")
 # 71, 71_4, 71_[5-15%2], 71+1
@@ -100,11 +101,11 @@ def parse_squeue(text: str) -> dict[str, list[JobRow]]:
     """Rows by job id, from the columns of `squeue_argv`."""
     rows: dict[str, list[JobRow]] = {}
     for line in text.splitlines():
-        cells, start = [], 0
+        cells, at = [], 0
         for _, width in _SQUEUE_COLUMNS:
-            cells.append(_value(line[start : start + width]))
-            start += width
-        job, state, restarts, submitted, code, nodes, reason = cells
+            cells.append(_value(line[at : at + width]))
+            at += width
+        job, state, restarts, submitted, code, nodes, reason, start_time = cells
         if (match := _JOB_ID.fullmatch(job)) and _is_state(state):
             row = JobRow(
                 job_id=match[1],
@@ -116,6 +117,7 @@ def parse_squeue(text: str) -> dict[str, list[JobRow]]:
                 exit_code=_exit_code(code),
                 raw_state=state,
                 task=match[2] or "",
+                start_time=start_time,
             )
             rows.setdefault(row.job_id, []).append(row)
     return rows

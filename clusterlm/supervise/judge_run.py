@@ -125,7 +125,7 @@ def _words_of(event: dict[str, object]) -> str:
 def _by_row(view: RunView, row: JobRow) -> Verdict:
     h = view.history
     if row.life is Life.WAITING:
-        why = "; ".join(filter(None, (view.tasks, row.reason_words)))
+        why = "; ".join(filter(None, (view.tasks, row.reason_words, row.start_words)))
         if h.requeued and h.last_end is not None:
             why = f"requeued after: {_words_of(h.last_end)}" + (f"; {why}" if why else "")
         return Verdict(State.PENDING, None, why)

@@ -50,6 +50,8 @@ class JobRow:
     """squeue, sacct or process: who said it."""
     task: str = ""
     """Of an array: `4`, or `[5-15]` for those that wait; else empty."""
+    start_time: str = ""
+    """2026-11-26T14:20:00; of a waiting job as expected, empty where Slurm has no plan for it."""
 
     @property
     def life(self) -> Life:
@@ -64,6 +66,15 @@ class JobRow:
         """` by uid 1000` when the raw state names who cancelled, else nothing."""
         match = re.search(r"by (\d+)", self.raw_state)
         return f" by uid {match[1]}" if match else ""
+
+    @property
+    def start_words(self) -> str:
+        """When Slurm expects a waiting job to start, by its clock; empty where it has no plan."""
+        match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d", self.start_time)
+        # one that was requeued may still have the start before
+        if match is None or self.life is not Life.WAITING or self.start_time <= self.submit_time:
+            return ""
+        return f"Slurm expects it to start on {match[1]} at {match[2]}"
 
     @property
     def reason_words(self) -> str:

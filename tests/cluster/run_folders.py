@@ -80,11 +80,17 @@ class RunFolder:
 
 
 def squeue_line(
-    job_id: str, state: str, *, reason: str = "None", restarts: int = 0, at: float | None = None
+    job_id: str,
+    state: str,
+    *,
+    reason: str = "None",
+    restarts: int = 0,
+    at: float | None = None,
+    start: str = "N/A",
 ) -> str:
     """One line as `squeue_argv` makes squeue print it."""
     from clusterlm.cluster.slurm import _SQUEUE_COLUMNS
 
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at or time.time()))
-    values = (job_id, state, str(restarts), moment, "0", "n[1-2]", reason)
+    values = (job_id, state, str(restarts), moment, "0", "n[1-2]", reason, start)
     return "".join(v.ljust(w) for v, (_, w) in zip(values, _SQUEUE_COLUMNS, strict=True)) + "\n"

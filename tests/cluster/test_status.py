@@ -179,6 +179,22 @@ def test_a_requeued_run_waits_even_while_the_last_answer_says_running(tmp_path: 
     assert "n2 silent" in status.evidence
 
 
+def test_a_waiting_run_says_when_slurm_expects_it_to_start(tmp_path: Path) -> None:
+    def waits(start: str) -> str:
+        # a folder each: what squeue said is kept for some seconds
+        folder = tmp_path / start
+        RunFolder(folder).submitted("train", "11")
+        line = squeue_line("11", "PENDING", reason="Priority", start=start)
+        return look(folder, FakeHost(**squeue(line))).evidence
+
+    plain = "jobs with a higher priority wait before it"
+    assert waits("2999-11-26T14:20:00") == (
+        f"{plain}; Slurm expects it to start on 2999-11-26 at 14:20"
+    )
+    # none is planned, it is that of an earlier run, or no time at all
+    assert {waits(start) for start in ("Unknown", "2001-01-01T00:00:00", "soon")} == {plain}
+
+
 def test_the_data_phase_is_shown_while_it_runs_then_the_training_that_waits(
     tmp_path: Path,
 ) -> None:
