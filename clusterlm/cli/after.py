@@ -13,7 +13,7 @@ from clusterlm.errors import TrainError
 
 if TYPE_CHECKING:
     from clusterlm.train.target import Target
-    from clusterlm.weights.merge import MergeJob
+    from clusterlm.weights.merge_job import MergeJob
 
 TargetText = Annotated[
     str,

@@ -27,7 +27,7 @@ from clusterlm.train.sampling import Sampling
 from clusterlm.train.target import Target, data_folder
 from clusterlm.train.terminal import take_anything, write_answer
 from clusterlm.weights.compare import MOST_TOKENS
-from clusterlm.weights.merge import MergeJob
+from clusterlm.weights.merge_job import MergeJob
 
 BLOCKS_COMPARED = 2
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clusterlm import __version__
 from clusterlm.weights.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-
-if TYPE_CHECKING:
-    from clusterlm.weights.merge import Merged, MergeJob
+from clusterlm.weights.merge_job import Merged, MergeJob
 
 
 def write_card(to: Path, base: Path, job: MergeJob, merged: Merged) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from clusterlm.errors import WeightsError
 from clusterlm.weights.aside import filled_aside, refuse_used, room_at
-from clusterlm.weights.merge import MergeJob, merge
+from clusterlm.weights.merge import merge
+from clusterlm.weights.merge_job import MergeJob
 from clusterlm.weights.modelfile import modelfile_text
 from clusterlm.weights.sources import base_folder, copy_beside
 

@@ -12,7 +12,7 @@ import torch
 
 from clusterlm.errors import WeightsError
 from clusterlm.weights.export import Export, Tools, export_gguf
-from clusterlm.weights.merge import MergeJob
+from clusterlm.weights.merge_job import MergeJob
 from clusterlm.weights.modelfile import find_around, modelfile_text
 from tests.weights.kinds import make_adapter, make_base, make_tokenizer
 

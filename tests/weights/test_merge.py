@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from clusterlm.errors import WeightsError
-from clusterlm.weights.merge import Merged, MergeJob, merge
+from clusterlm.weights.merge import merge
+from clusterlm.weights.merge_job import Merged, MergeJob
 from tests.weights.kinds import KINDS, UNTIED, make_adapter, make_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")

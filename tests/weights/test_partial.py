@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from clusterlm.errors import ClusterLMError
 from clusterlm.train.loaded import load_target
 from clusterlm.train.target import Target
-from clusterlm.weights.merge import MergeJob, merge
+from clusterlm.weights.merge import merge
+from clusterlm.weights.merge_job import MergeJob
 from tests.weights.kinds import KINDS, make_adapter, make_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
