@@ -16,6 +16,8 @@ from clusterlm.supervise.step import Step
 from clusterlm.supervise.views import AttemptView
 
 TAIL_BYTES = 8192
+END_LAG_S = 30.0
+"""From the end of the last node's agent to that of its step; the client tells it at once."""
 WHOLE_BYTES = 512 * 1024
 """Read once a step has ended: each of many nodes may have said why its image did not start."""
 
@@ -39,6 +41,7 @@ class Attempt:
     _evaluated: object = None
     _usual_step_s: float | None = None
     _failed: float | None = None
+    _all_exited: float | None = None
 
     def __post_init__(self) -> None:
         self._beats = BeatWatch(range(len(self.nodes)), self.started)
@@ -69,6 +72,8 @@ class Attempt:
         if self._failed is None and any(not e.ended_well for e in exits):
             self._failed = now
         code = self.step.poll()
+        if code is None:
+            code = self._code_of_nodes(now)
         return AttemptView(
             exits=exits,
             expected_ranks=self.num_ranks,
@@ -123,6 +128,20 @@ class Attempt:
             if age > limit and not (begun and begun.state == "exited"):
                 silent[self.nodes[rank]] = age
         return silent
+
+    def _code_of_nodes(self, now: float) -> int | None:
+        """The exit code of a step that is over on every node, and whose client does not say so.
+
+        In Slurm 26.05 srun ends when the controller was told so, however long that is away.
+        """
+        beats = read_beats(self.paths.root)
+        if len(beats) < len(self.nodes) or any(beat.state != "exited" for beat in beats):
+            self._all_exited = None
+            return None
+        self._all_exited = self._all_exited or now
+        if now - self._all_exited < END_LAG_S:
+            return None
+        return max(beat.exit_code or 0 for beat in beats)
 
     def _tail(self, num_bytes: int) -> str:
         try:
