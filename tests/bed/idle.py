@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.bed.slurm import SlurmBed
 
 # Usual ends take 0.2 s; a job that had to be killed is noticed by slurmd after some 3 s only.
+RESET_AGAIN_S = 20.0
 PATIENCE_S = 1.0
 # "slurmd -D -N node1", "slurmstepd: [7.batch]"
 SLURM_OWN = r"^\S*slurm(step)?d\b"
@@ -30,7 +31,7 @@ def wait_idle(bed: "SlurmBed", *, timeout_s: float) -> None:
     for node in bed.nodes:
         bed.link_up(node)
     began = time.monotonic()
-    was_reset: set[str] = set()
+    was_reset: dict[str, float] = {}
     while True:
         jobs = _end_jobs(bed)
         busy = {node: state for node, state in bed.node_states().items() if state != "idle"}
@@ -41,9 +42,11 @@ def wait_idle(bed: "SlurmBed", *, timeout_s: float) -> None:
             raise BedError(f"not idle after {timeout_s:g} s: jobs {jobs}, nodes {busy}")
         for node, state in busy.items():
             is_silent = state.endswith("*") or state == "unknown"
-            if node not in was_reset and (is_silent or waited_s > PATIENCE_S):
+            # again where it registered just before "resume": until the next ping it counts as silent
+            is_time = waited_s - was_reset.get(node, -RESET_AGAIN_S) >= RESET_AGAIN_S
+            if is_time and (is_silent or waited_s > PATIENCE_S):
                 _reset_node(bed, node)
-                was_reset.add(node)
+                was_reset[node] = waited_s
             elif state.startswith(("down", "drain")):
                 # Refused if it resumed by itself meanwhile, which is as good.
                 bed.run(["scontrol", "update", f"nodename={node}", "state=resume"])
