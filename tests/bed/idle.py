@@ -42,7 +42,7 @@ def wait_idle(bed: "SlurmBed", *, timeout_s: float) -> None:
             raise BedError(f"not idle after {timeout_s:g} s: jobs {jobs}, nodes {busy}")
         for node, state in busy.items():
             is_silent = state.endswith("*") or state == "unknown"
-            # again where it registered just before "resume": until the next ping it counts as silent
+            # again where it registered just before "resume": it counts as silent until a ping
             is_time = waited_s - was_reset.get(node, -RESET_AGAIN_S) >= RESET_AGAIN_S
             if is_time and (is_silent or waited_s > PATIENCE_S):
                 _reset_node(bed, node)
