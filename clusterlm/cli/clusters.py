@@ -1,4 +1,4 @@
-"""clusters add|ls|show|test|rm|edit: the clusters that a job may name."""
+"""clusters add|ls|show|test|rm|edit: the clusters that a job may name; `clean` has its own file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clusterlm.cli.clean import clean
 from clusterlm.cli.submit import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
@@ -32,7 +33,8 @@ Extras = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the commands of this file, and `clean`."""
+    clusters.command("clean")(clean)
     app.add_typer(clusters, name="clusters")
 
 
