@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.cluster.remote.clutter import Item, find_clutter
-from clusterlm.cluster.remote.installations import processes_from
+from clusterlm.cluster.remote.installations import names_in_use
 from clusterlm.cluster.remote.needs import read_needs
 from clusterlm.cluster.remote.snapshot import spoken_size
 from clusterlm.cluster.remote.sweep import ORDER, sweep
@@ -68,7 +68,7 @@ def clean(
         now=now,
         older_than_s=older_than_s,
         prefix=sys.prefix,
-        in_use=sorted(processes_from(folder / "software")),
+        in_use=sorted(names_in_use()),
     )
     if not remove:
         return _answer(folder, clutter.items, clutter.notes, removed=False)

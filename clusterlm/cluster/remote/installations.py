@@ -23,6 +23,7 @@ USED = "USED"
 """Touched in an installation by calls that send something, see `there.py`."""
 _CODE = re.compile(r"[0-9][A-Za-z0-9.+_]*(-[A-Za-z0-9.+_]+)*-[0-9a-f]{12}")
 _DEPS = re.compile(r"deps-[0-9a-f]{12}")
+_RUNS = re.compile(rb"/software/([A-Za-z0-9.+_-]+)/bin/")
 # wheels/3f2a91c0d7e8, and what a name is exchanged through
 _REST = re.compile(r"[0-9a-f]{12}|\..+\.[0-9a-f]{8}(\.old)?")
 _MADE = re.compile(r"\.made/([A-Za-z0-9][A-Za-z0-9.+_-]*)")
@@ -134,19 +135,15 @@ def find_installations(folder: Path) -> Installations:
     return Installations(folder, found)
 
 
-def processes_from(software: Path) -> set[str]:
-    """Names of installations that processes of this user on this machine run from."""
-    start = f"{software}/".encode()
+def names_in_use() -> set[str]:
+    """Names of installations that processes of this machine run from."""
     found = set()
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = file.read_bytes().split(b"\0")
+            found |= set(_RUNS.findall(file.read_bytes()))
         except OSError:
             continue
-        for word in words:
-            if word.startswith(start):
-                found.add(word[len(start) :].split(b"/")[0].decode(errors="replace"))
-    return found
+    return {name.decode() for name in found}
 
 
 def _target(link: Path) -> Path | None:

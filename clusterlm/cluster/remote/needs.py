@@ -84,13 +84,14 @@ def _words(found: set[bytes]) -> frozenset[str]:
 
 
 def _run_folders(folder: Path, further: Iterable[Path], blind: list[str]) -> Iterator[RunPaths]:
-    for runs_dir in _runs_dirs(folder, further, blind):
+    for runs_dir, was_used in _runs_dirs(folder, further, blind).items():
         try:
             with os.scandir(runs_dir) as found:
                 # those that are being made (`.NAME.KEY.*`) too
                 names = sorted(e.name for e in found if e.is_dir() and e.name not in _OWN)
         except FileNotFoundError:
-            if runs_dir.parent != folder:
+            # its file system may not be mounted here
+            if was_used and runs_dir.parent != folder:
                 blind.append(f"{printable(str(runs_dir))}, where runs lay, is not there")
             continue
         except OSError as error:
@@ -99,9 +100,13 @@ def _run_folders(folder: Path, further: Iterable[Path], blind: list[str]) -> Ite
         yield from (RunPaths(runs_dir / name) for name in names)
 
 
-def _runs_dirs(folder: Path, further: Iterable[Path], blind: list[str]) -> list[Path]:
-    """Of every profile that shares the folder, and those that were used before."""
-    found = [folder / "runs", *all_runs_dirs(), *further]
+def _runs_dirs(folder: Path, further: Iterable[Path], blind: list[str]) -> dict[Path, bool]:
+    """Of every profile that shares the folder, and those that were used before.
+
+    Returns:
+        Whether somebody has named it for runs that use this folder.
+    """
+    found = dict.fromkeys([folder / "runs", *all_runs_dirs(), *further], False)
     for file in sorted(folder.glob("profiles/*/clusters.yaml")):
         try:
             # JSON below a line with the mark, see profile_there.py
@@ -110,13 +115,13 @@ def _runs_dirs(folder: Path, further: Iterable[Path], blind: list[str]) -> list[
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             blind.append(f"{printable(str(file))} cannot be read ({type(error).__name__})")
             continue
-        found += [Path(text) for text in named if isinstance(text, str)]
+        found |= {Path(text): True for text in named if isinstance(text, str)}
     for note in sorted(folder.glob(f"{RUNS_DIRS}/*")):
         try:
-            found.append(Path(note.read_text("utf-8").strip()))
+            found[Path(note.read_text("utf-8").strip())] = True
         except (OSError, ValueError) as error:
             blind.append(f"{printable(str(note))} cannot be read ({type(error).__name__})")
-    return list(dict.fromkeys(Path(os.path.normpath(path)) for path in found))
+    return found
 
 
 def _end_of(run: RunPaths) -> str | None:
