@@ -27,13 +27,14 @@ from pathlib import Path
 
 from clusterlm.cluster.locks import alone
 from clusterlm.cluster.remote.installations import USED
+from clusterlm.errors import ClusterLMError
 from clusterlm.node.files import write_atomically
 from clusterlm.paths import PRIVATE_DIR
 
 ASKED = ".asked"
 RUNS_DIRS = "runs_dirs"
-LATELY_S = 3600.0
-"""A note so young need not be written again."""
+MARK_AGAIN_S = 1800.0
+"""A mark of use that is younger is left as it is."""
 
 
 @contextmanager
@@ -45,7 +46,10 @@ def undisturbed(folder: Path) -> Iterator[None]:
 
 def note_asked(folder: Path, contents: Iterable[str]) -> None:
     """Write down contents that are there and wanted; call it undisturbed."""
-    text = json.dumps(sorted(contents))
+    wanted = sorted(contents)
+    if not wanted:
+        return
+    text = json.dumps(wanted)
     notes = folder / "objects" / ASKED
     notes.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
     note = notes / hashlib.sha256(text.encode()).hexdigest()
@@ -55,21 +59,25 @@ def note_asked(folder: Path, contents: Iterable[str]) -> None:
         os.utime(note)
 
 
-def asked_since(folder: Path, since: float, *, forget: bool = False) -> set[str]:
-    """Contents that were asked for since then; older notes may be removed on the way."""
+def asked_since(folder: Path, since: float) -> set[str]:
+    """Contents that were asked for since then.
+
+    Raises:
+        ClusterLMError: a note is damaged.
+    """
     found: set[str] = set()
     notes = folder / "objects" / ASKED
     if notes.is_symlink() or not notes.is_dir():
         return found
-    for note in notes.iterdir():
+    # one that begins with a dot is being written; its lock is held, or its writer was killed
+    for note in sorted(path for path in notes.iterdir() if not path.name.startswith(".")):
         try:
-            if os.lstat(note).st_mtime < since:
-                if forget:
-                    note.unlink()
-                continue
-            found |= set(map(str, json.loads(note.read_text("utf-8"))))
+            if os.lstat(note).st_mtime >= since:
+                found |= set(map(str, json.loads(note.read_text("utf-8"))))
         except FileNotFoundError:
             continue
+        except ValueError as error:
+            raise ClusterLMError(f"{note} is damaged; remove it when no submit runs") from error
     return found
 
 
@@ -100,6 +108,6 @@ def note_software(prefix: str = sys.prefix) -> None:
 
 def _is_young(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < LATELY_S / 2
+        return time.time() - path.stat().st_mtime < MARK_AGAIN_S
     except OSError:
         return False

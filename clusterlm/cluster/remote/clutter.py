@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clusterlm.cluster.remote.asked import asked_since
+from clusterlm.cluster.remote.asked import ASKED, asked_since
 from clusterlm.cluster.remote.installations import Installation, find_installations
 from clusterlm.cluster.remote.needs import Needs
 from clusterlm.spec.wording import printable
@@ -178,6 +178,8 @@ def _objects(
     folder: Path, clutter: Clutter, limit: float, links: dict[tuple[int, int], int]
 ) -> None:
     asked = asked_since(folder, limit)
+    for entry in _entries(folder / "objects" / ASKED, Clutter()):
+        _add(clutter, "leftovers", entry, limit)
     for shelf in _entries(folder / "objects", clutter):
         if not re.fullmatch("[0-9a-f]{2}", shelf.name):
             continue

@@ -113,7 +113,9 @@ class Installations:
 
     def remains(self, before: float) -> Iterator[Path]:
         """Half installations, replaced ones, and wheels that were installed."""
-        named = {one.root.name for one in self.found}
+        # also by a link whose name is none of ours
+        links = [path for path in _inside(self.folder) if path.is_symlink()]
+        named = {os.path.basename(os.readlink(path)) for path in links}
         made, wheels = self.folder / ".made", self.folder / "wheels"
         for path in _inside(made):
             if path.name not in named and os.lstat(path).st_mtime < before:

@@ -116,7 +116,7 @@ def _runs_dirs(folder: Path, further: Iterable[Path], blind: list[str]) -> dict[
             blind.append(f"{printable(str(file))} cannot be read ({type(error).__name__})")
             continue
         found |= {Path(text): True for text in named if isinstance(text, str)}
-    for note in sorted(folder.glob(f"{RUNS_DIRS}/*")):
+    for note in sorted(folder.glob(f"{RUNS_DIRS}/[!.]*")):
         try:
             found[Path(note.read_text("utf-8").strip())] = True
         except (OSError, ValueError) as error:

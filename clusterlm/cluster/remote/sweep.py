@@ -63,7 +63,7 @@ def sweep(folder: Path, clutter: Clutter, *, asked_after: float) -> Swept:
             batch = items[first : first + AT_ONCE]
             with undisturbed(folder):
                 # once for all of them: nobody asks meanwhile
-                asked = asked_since(folder, asked_after, forget=True) if kind == "objects" else ()
+                asked = asked_since(folder, asked_after) if kind == "objects" else ()
                 aside = [_put_aside(item, out, asked, swept) for item in batch]
             for item, paths in zip(batch, aside, strict=True):
                 _remove(item, paths, swept)

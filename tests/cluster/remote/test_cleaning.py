@@ -7,16 +7,20 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clusterlm.cluster.remote import asked, sweep, there
+from clusterlm.cluster.remote import bootstrap as boot
+from clusterlm.cluster.remote.clean_elsewhere import clean_elsewhere
 from clusterlm.cluster.remote.cleaning import clean, rows_of
+from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.tree import Entry, Tree
 from clusterlm.errors import ClusterLMError
 from clusterlm.spec.profile import Profile
-from tests.cluster.remote.conftest import Clusterlm
+from tests.cluster.remote.conftest import Clusterlm, profile_of, seed_packages
 from tests.cluster.remote.local_transport import LocalTransport
 from tests.cluster.run_folders import RunFolder
 
@@ -186,6 +190,18 @@ def test_a_use_is_noted_by_the_submit_itself(folder: Folder) -> None:
     assert blob.stat().st_mtime == 1
 
 
+def test_a_note_that_is_being_written_counts_for_nothing_and_a_damaged_one_stops(
+    folder: Folder,
+) -> None:
+    notes = folder.root / "objects" / asked.ASKED
+    notes.mkdir(parents=True)
+    (notes / ".half").write_text("")
+    assert asked.asked_since(folder.root, 0) == set()
+    (notes / "whole").write_text("")
+    with pytest.raises(ClusterLMError, match="damaged"):
+        asked.asked_since(folder.root, 0)
+
+
 def test_a_kill_in_the_middle_is_finished_by_the_next(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +237,27 @@ def test_software_that_somebody_has_just_called_stays(folder: Folder) -> None:
     assert folder.clean() == {"software": 1}
     left = {path.name for path in (folder.root / "software").glob("0*")}
     assert left == {"0.2.0-bbbbbbbbbbbb", "0.1.1-cccccccccccc"}
+
+
+def test_half_things_go_when_they_are_old(folder: Folder) -> None:
+    folder.software("0.2.0-bbbbbbbbbbbb", "deps-bbbbbbbbbbbb")
+    folder.software("deps-bbbbbbbbbbbb")
+    software = folder.root / "software"
+    own = folder.software("somebody-elses")
+    for name in ("wheels/0123456789ab", ".made/0.3.0-cccccccccccc.12345678"):
+        (software / name).mkdir(parents=True)
+    (software / ".0.3.0-cccccccccccc.12345678").symlink_to(".made/nowhere")
+    (folder.root / "snapshots").mkdir()
+    (folder.root / "snapshots" / f".{'a' * 16}.{'b' * 12}").mkdir()
+    part = folder.blob("x")[1].with_name(".half.0123456789abcdef.part")
+    part.write_text("half of it")
+    there.missing(folder.root, {"blobs": {folder.blob("y")[0]: 1}})
+    assert folder.clean() == {"leftovers": 6, "objects": 2}
+    assert (own / "lib.py").exists()
+    assert (software / "deps-bbbbbbbbbbbb" / "lib.py").exists()
+    folder.now = time.time()
+    (software / ".made" / "0.3.0-cccccccccccc.12345678").mkdir()
+    assert folder.clean() == {}
 
 
 def test_no_link_and_no_strange_name_leads_out_of_the_folder(
@@ -326,6 +363,33 @@ def test_a_limit_within_which_things_are_still_sent_is_refused(folder: Folder) -
         folder.look(older_than_s=3600.0)
 
 
+def test_an_older_clusterlm_goes_and_the_newer_one_still_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    line = LocalTransport(home)
+    seed_packages(line, profile_of())
+    old = Path(boot.bootstrap(line, "there", profile_of(), tell=print).python).parents[1]
+    monkeypatch.setattr(boot, "code_digest", lambda: "of newer code")
+    new = boot.bootstrap(line, "there", profile_of(), tell=print)
+    assert new.is_new
+    remote = Remote("there", profile_of(), line, tell=print)
+    answer = clean_elsewhere(remote, int(MONTH), remove=True, tell=print)
+    # it was called a moment ago
+    assert answer["groups"] == []
+    os.utime(old / "READY", (1, 1))
+    answer = clean_elsewhere(remote, int(MONTH), remove=True, tell=print)
+    assert [(one["kind"], one["names"]) for one in answer["groups"]] == [("software", [old.name])]
+    assert not old.exists()
+    made = home / "shared" / "software" / ".made"
+    assert [path.name.rpartition(".")[0] for path in made.iterdir()] == [
+        Path(new.python).parents[1].name
+    ]
+    assert remote.ask(["--version"]).code == 0
+    assert not boot.bootstrap(line, "there", profile_of(), tell=print).is_new
+
+
 def test_from_the_laptop(laptop: Path, there: LocalTransport, clusterlm: Clusterlm) -> None:
     shared = there.home / "shared"
     code = shared / "snapshots" / ("a" * 64)
@@ -343,6 +407,33 @@ def test_from_the_laptop(laptop: Path, there: LocalTransport, clusterlm: Cluster
     assert json.loads(out)["groups"] == []
     status, _, err = clusterlm("clusters", "clean", "there", "--older-than", "5m")
     assert (status, "at least 1d" in err) == (2, True)
+
+
+@pytest.mark.parametrize("says_yes", [False, True])
+def test_on_a_terminal_it_asks(
+    folder: Folder,
+    clusterlm: Clusterlm,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    says_yes: bool,
+) -> None:
+    config = tmp_path / "none.yaml"
+    config.write_text(f"clusters: {{here: {{folder: {folder.root}}}}}\n")
+    config.chmod(0o600)
+    code = folder.tree("snapshots", "a")
+    os.utime(code, (1, 1))
+    asked_for: list[str] = []
+
+    def confirm(text: str, **_: Any) -> bool:
+        asked_for.append(text)
+        return says_yes
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("typer.confirm", confirm)
+    status, out, _ = clusterlm("clusters", "clean", "here")
+    assert (status, len(asked_for)) == (0, 1)
+    assert asked_for[0].startswith("remove ")
+    assert (code.exists(), "removed from" in out) == (not says_yes, says_yes)
 
 
 def test_an_answer_of_another_shape_is_told() -> None:
