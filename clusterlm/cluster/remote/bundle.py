@@ -22,7 +22,6 @@ import os
 import re
 import stat
 import sys
-import uuid
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -144,9 +143,11 @@ class Receiver(io.RawIOBase):
 
     def _take(self, target: Path, size: int, mode: int) -> Generator[int, bytes, None]:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{uuid.uuid4().hex[:16]}.part")
+        # one name for each file: what a killed fetch has left is written over by the next
+        aside = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:16]}.part")
         whole, left = hashlib.sha256(), size
         try:
+            aside.unlink(missing_ok=True)
             # never through a link that lies there
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:

@@ -17,6 +17,7 @@ from clusterlm.cluster.remote import bundle, fetch
 from clusterlm.cluster.remote.bundle import Receiver
 from clusterlm.cluster.remote.forward import Remote
 from clusterlm.errors import ConnectionLost, SshRefused
+from tests.bed.cutting_proxy import CuttingProxy
 from tests.bed.ssh_fixture import SshHome
 from tests.cluster.remote.conftest import Clusterlm, profile_of
 from tests.cluster.remote.local_transport import LocalTransport
@@ -184,6 +185,29 @@ def test_a_real_line_brings_them(ssh: SshHome, backend: str, run: Path, tmp_path
     remote = remote_of(ssh.connect(backend, ssh.server("plain")))
     out = tmp_path / "o"
     fetch._fetch_small(remote, str(run), sizes_of(run), lambda path: out / path, print)
+    assert files_of(out) == files_of(run)
+
+
+def test_a_real_line_that_breaks_is_gone_on_with(
+    ssh: SshHome, backend: str, run: Path, tmp_path: Path
+) -> None:
+    for number in range(20):
+        (run / "logs" / f"more{number}.log").write_bytes(os.urandom(100_000))
+    server = ssh.server("plain")
+    said: list[str] = []
+    with CuttingProxy(server.port) as proxy:
+        ssh.known_hosts.write_text(server.known_host.replace(str(server.port), str(proxy.port)))
+        transport = ssh.connect(backend, ssh.alias("cut", server, port=proxy.port))
+        assert transport.run(["true"]).is_ok
+        out = tmp_path / "o"
+        proxy.cut_after(900_000)
+        fetch._fetch_small(
+            remote_of(transport), str(run), sizes_of(run), lambda path: out / path, said.append
+        )
+        assert any("going on with what is missing" in line for line in said)
+        # what had come whole did not come again
+        assert proxy.num_bytes < 1.4 * sum(sizes_of(run).values())
+        transport.hang_up()
     assert files_of(out) == files_of(run)
 
 
