@@ -49,6 +49,7 @@ bench: $(VENV)/.dev bed
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.status
 	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.fetch
 	$(BIN)/python -m benchmarks.images
 	$(BIN)/python -m benchmarks.first_step
 	$(BIN)/python -m benchmarks.preprocess

@@ -1,4 +1,4 @@
-"""clusters add|ls|show|test|rm|edit: the clusters that a job may name."""
+"""clusters add|ls|show|test|rm|edit: the clusters that a job may name; `clean` has its own file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clusterlm.cli.clean import clean
 from clusterlm.cli.submit import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
@@ -32,7 +33,8 @@ Extras = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the commands of this file, and `clean`."""
+    clusters.command("clean")(clean)
     app.add_typer(clusters, name="clusters")
 
 
@@ -69,6 +71,9 @@ def add(
     no_connect: Annotated[
         bool, typer.Option("--no-connect", help="Write the entry only, and connect later.")
     ] = False,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Then look at its Slurm, GPUs and folders, too.")
+    ] = False,
 ) -> None:
     """Add a cluster to clusters.yaml, put clusterlm on it and look at it."""
     from clusterlm.spec.clusters import clusters_file, find_profile
@@ -93,7 +98,7 @@ def add(
     if no_connect:
         typer.echo(f"next: clusterlm clusters test {name}")
         return
-    _test(name, find_profile(name), wheelhouse, extras)
+    _test(name, find_profile(name), wheelhouse, extras, doctor=doctor)
 
 
 @clusters.command("ls")
@@ -214,7 +219,14 @@ def _edited(text: str) -> str:
         return file.read_text(encoding="utf-8")
 
 
-def _test(name: str, profile: Profile, wheelhouse: Path | None, extras: list[str] | None) -> None:
+def _test(
+    name: str,
+    profile: Profile,
+    wheelhouse: Path | None,
+    extras: list[str] | None,
+    *,
+    doctor: bool = False,
+) -> None:
     from clusterlm.cluster.check_cluster import check_cluster
 
     def say(verdict: Verdict) -> None:
@@ -224,7 +236,13 @@ def _test(name: str, profile: Profile, wheelhouse: Path | None, extras: list[str
     if not fine:
         typer.echo(f"when that is mended: clusterlm clusters test {name}")
         raise typer.Exit(1)
-    typer.echo(f"next: clusterlm doctor --cluster {name}")
+    if doctor:
+        from clusterlm.cli.doctor import doctor as look
+
+        look(name)
+    else:
+        typer.echo(f"next: clusterlm doctor --cluster {name}   Slurm, GPUs, folders; a minute")
+    typer.echo(f"then: clusterlm submit job.yaml --cluster {name}")
 
 
 def _address(host: str | None, port: int | None) -> dict[str, Any]:

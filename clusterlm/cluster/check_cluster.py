@@ -106,6 +106,8 @@ def _steps_there(
         )
         took = spoken(time.monotonic() - started)
         yield Verdict("clusterlm", True, f"{installed.python} (ready in {took})")
+        if installed.is_new:
+            _tell_of_old_software(name, profile, transport, tell)
         yield _slurm_on(transport, transport.name)
     except SshError as error:
         yield Verdict("connect", False, *_head_and_rest(error, _ssh_advice(profile)))
@@ -123,6 +125,29 @@ def _connection(transport: Transport) -> Verdict:
         return Verdict("connect", True, f"{transport.name}, node {node}")
     advice = "a login shell there must be able to run programs: look at ~/.bashrc, and at `setup`"
     return Verdict("connect", False, _words(done), advice)
+
+
+def _tell_of_old_software(
+    name: str, profile: Profile, transport: Transport, tell: Callable[[str], None]
+) -> None:
+    """How much of what older versions left there could go."""
+    from clusterlm.cluster.remote.cleaning import bytes_of
+    from clusterlm.cluster.remote.forward import Remote, last_json
+    from clusterlm.cluster.remote.snapshot import spoken_size
+
+    remote = Remote(name, profile, transport, tell)
+    # a hint alone: where it takes long it is left out
+    words = ["clusters", "clean", name, "--json"]
+    try:
+        done = remote.ask(words, timeout_s=ASK_TIMEOUT_S, is_repeatable=False)
+    except SshError:
+        return
+    answer = last_json(done.out.splitlines())
+    if isinstance(answer, dict) and (size := bytes_of(answer, "software")):
+        tell(
+            f"{name}: older software there takes {spoken_size(size)}; take it away: "
+            f"clusterlm clusters clean {name}"
+        )
 
 
 def _slurm_on(host: Host, where: str) -> Verdict:

@@ -12,6 +12,8 @@ import pytest
 
 from clusterlm.cluster.check_cluster import Verdict, check_cluster
 from clusterlm.cluster.host import Completed
+from clusterlm.cluster.remote import bootstrap as real
+from clusterlm.cluster.remote.bootstrap import Installed
 from clusterlm.errors import ClusterLMError, SshError
 from clusterlm.spec.profile import Profile
 
@@ -51,6 +53,7 @@ class FakeTransport:
         self.is_closed = True
 
 
+told: list[str] = []
 Try = Callable[..., "tuple[bool, list[str], FakeTransport]"]
 
 
@@ -64,15 +67,16 @@ def try_out(monkeypatch: pytest.MonkeyPatch) -> Try:
                 raise installs
             assert args == (transport, "far", FAR)
             assert (named["wheelhouse"], named["extras"]) == (Path("/w"), ["train"])
-            return SimpleNamespace(python="/x/bin/python", folder="/x", home="/h")
+            return Installed("/x/bin/python", "/x", "/h", is_new=installs == "anew")
 
         for name, members in {
             "ssh.connect": SimpleNamespace(connect=lambda name, profile: transport),
-            "remote.bootstrap": SimpleNamespace(bootstrap=bootstrap),
+            "remote.bootstrap": SimpleNamespace(**{**vars(real), "bootstrap": bootstrap}),
         }.items():
             monkeypatch.setitem(sys.modules, f"clusterlm.cluster.{name}", members)
         said: list[Verdict] = []
-        fine = check_cluster("far", FAR, Path("/w"), ["train"], say=said.append, tell=print)
+        told.clear()
+        fine = check_cluster("far", FAR, Path("/w"), ["train"], say=said.append, tell=told.append)
         return fine, [line for verdict in said for line in verdict.lines()], transport
 
     return try_out
@@ -112,6 +116,29 @@ def test_the_first_step_that_fails_ends_it_with_what_to_do(
     assert sum(line.startswith("FAILED") for line in lines) == 1
     assert words in "\n".join(lines)
     assert transport.is_closed
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            '{"groups": [{"kind": "software", "bytes": 64e7}, {"kind": "objects", "bytes": 9}]}',
+            "older software there takes 640 MB; take it away: clusterlm clusters clean far",
+        ),
+        ('{"groups": []}', ""),
+        ('{"groups": [{"kind": "software", "bytes": "many"}]}', ""),
+        ("nonsense", ""),
+    ],
+)
+def test_a_newer_clusterlm_says_what_the_older_ones_take(
+    try_out: Try, said: str, words: str
+) -> None:
+    fine, _, _ = try_out("anew", sh=(0, said, ""))
+    assert fine
+    assert "\n".join(told) == (f"far: {words}" if words else "")
+    # in doubt it is left out
+    assert try_out("anew", sh=SshError("it broke"))[0]
+    assert not told
 
 
 def test_what_comes_from_there_is_no_command_for_the_terminal(try_out: Try) -> None:

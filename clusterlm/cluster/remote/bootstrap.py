@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import posixpath
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ from clusterlm.cluster.log_text import readable
 from clusterlm.cluster.remote import install_there
 from clusterlm.cluster.remote.line_sink import LineSink
 from clusterlm.cluster.remote.profile_there import profile_mark, profile_path, profile_text
+from clusterlm.cluster.remote.put_there import INSTALLING, put
 from clusterlm.cluster.remote.wheelhouse import TargetPython, fetch_wheels
 from clusterlm.cluster.ssh.lines import last_lines
-from clusterlm.errors import ClusterLMError, ConnectionLost, SshRefused
+from clusterlm.errors import ClusterLMError, ConnectionLost
 from clusterlm.spec.probe import probe_file
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from clusterlm.spec.profile import Profile
 
 PROBE_TIMEOUT_S = 60.0
-_INSTALLING = "the installation of clusterlm there"
 
 # what is asked first: one call, whatever shell and Pythons there are
 _PROBE = r"""
@@ -73,11 +74,13 @@ class Installed:
         python: what runs it.
         folder: of the profile, absolute.
         home: of the user there.
+        is_new: it was installed just now.
     """
 
     python: str
     folder: str
     home: str
+    is_new: bool = False
 
 
 def bootstrap(
@@ -110,11 +113,12 @@ def bootstrap(
     answered()
     wanted = sorted(set(extras)) if extras is not None else found.extras
     code = software_name(profile)
-    if found.ready != ready_text(profile) or wanted != found.extras:
+    is_new = found.ready != ready_text(profile) or wanted != found.extras
+    if is_new:
         _install(transport, name, profile, found, wanted, wheelhouse, tell)
     _write_profile(transport, name, profile, found)
     python = posixpath.join(found.folder, "software", code, "bin", "python")
-    return Installed(python, found.folder, found.home)
+    return Installed(python, found.folder, found.home, is_new)
 
 
 def software_name(profile: Profile) -> str:
@@ -222,7 +226,7 @@ def _install(
             f"{found.folder}/software/extras",
             " ".join(extras),
         ],
-        doing=_INSTALLING,
+        doing=INSTALLING,
     )
 
 
@@ -241,12 +245,19 @@ def _run_installer(
     assert found.python is not None
     text = Path(install_there.__file__).read_text(encoding="utf-8")
     text = text.replace("= {}", f"= {request!r}", 1)
-    sink = LineSink(lambda line: tell(f"{name}: {readable(line)}"))
+    # how far it is, is for somebody who waits before a screen
+    is_watched = sys.stderr.isatty()
+
+    def each(line: bytes) -> None:
+        if is_watched or not line.startswith(install_there.PROGRESS.encode()):
+            tell(f"{name}: {readable(line)}")
+
+    sink = LineSink(each)
     done = transport.pipe(
         [found.python["executable"], "-I", "-", found.folder],
         source=io.BytesIO(text.encode()),
         sink=sink.as_file(),
-        doing=_INSTALLING,
+        doing=INSTALLING,
     )
     lines = [readable(line.encode()) for line in done.err.splitlines() if line.strip()]
     return done.code, "\n".join(f"  {line}" for line in lines[-install_there.TAIL :])
@@ -255,7 +266,7 @@ def _run_installer(
 def _send_wheel(transport: Transport, folder: str, profile: Profile) -> str:
     """Put this code there; gives its path."""
     target = f"{folder}/software/wheels/{ready_text(profile)[:12]}/{WHEEL_NAME}"
-    _put(transport, build_wheel(), target)
+    put(transport, build_wheel(), target)
     return target
 
 
@@ -292,26 +303,5 @@ def _write_profile(transport: Transport, name: str, profile: Profile, found: _Fo
     probe = probe_file(name)
     if probe.is_file():
         # what doctor found is of no use here alone: jobs are rendered there
-        _put(transport, probe.read_bytes(), f"{posixpath.dirname(target)}/probes/{name}.json")
-    _put(transport, profile_text(name, profile, found.folder, found.home).encode(), target)
-
-
-# written aside, compared with its size, renamed; never through a link. Of one that was cut
-# nothing stays.
-_PUT = r"""
-umask 077
-mkdir -p "$(dirname "$1")" && cat > "$1.$$" &&
-[ "$(wc -c < "$1.$$")" -eq "$2" ] && mv -f "$1.$$" "$1" || { rm -f "$1.$$"; exit 1; }
-"""
-
-
-def _put(transport: Transport, data: bytes, target: str) -> None:
-    done = transport.run(
-        ["sh", "-c", _PUT, "sh", target, str(len(data))],
-        stdin=data,
-        timeout_s=600.0,
-        doing=_INSTALLING,
-    )
-    if not done.is_ok:
-        words = readable(" ".join(done.err.split()).encode())
-        raise SshRefused(f"{transport.name}: {target} cannot be written there: {words}")
+        put(transport, probe.read_bytes(), f"{posixpath.dirname(target)}/probes/{name}.json")
+    put(transport, profile_text(name, profile, found.folder, found.home).encode(), target)

@@ -12,6 +12,7 @@ linked to: a kill at any moment, or two installs at once, leave whole ones or no
 
 import json
 import os
+import selectors
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,11 @@ ABANDONED_S = 24 * 3600
 EXIT_NO_PACKAGES = 3
 EXIT_NO_PIP = 4
 TAIL = 12
+PROGRESS = "  ..."
+"""Begins a line that says how far it is; the others are the steps."""
+EVERY_S = 5.0
+_BEGAN = time.monotonic()
+_CHATTER = ("Collecting ", "Downloading ", "Using cached ", "Looking in ", "Processing ", "  ")
 
 
 def main(folder: Path) -> int:
@@ -44,19 +50,33 @@ def main(folder: Path) -> int:
         code = _make_deps(made, deps)
         if code:
             return code
+    else:
+        # whoever removes what nobody uses sees that it is wanted
+        os.utime(deps / "READY")
+        _say("the packages that clusterlm needs are there")
     _make_code(made, software / REQUEST["code"], deps)
+    _say(f"installed in {_seconds()} s")
     return 0
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _seconds() -> int:
+    return round(time.monotonic() - _BEGAN)
+
+
 def _make_deps(made: Path, link: Path) -> int:
-    print(f"installing {', '.join(REQUEST['requirements'])}", flush=True)
+    whence = "the wheels that were sent" if not REQUEST["index"] else "the package index"
+    _say(f"step 1 of 2: {', '.join(REQUEST['requirements'])}, from {whence}; about a minute")
     root = _new(made, link)
     if not _has_pip(root):
         print("this Python has neither ensurepip nor pip", file=sys.stderr)
         shutil.rmtree(root, ignore_errors=True)
         return EXIT_NO_PIP
     argv = [*_pip(root), "install", "--no-input", "--disable-pip-version-check"]
-    argv += ["--no-warn-script-location", "--progress-bar", "off", "--quiet"]
+    argv += ["--no-warn-script-location", "--progress-bar", "off"]
     if REQUEST["wheels"]:
         argv += ["--find-links", REQUEST["wheels"]]
     if not REQUEST["index"]:
@@ -64,20 +84,51 @@ def _make_deps(made: Path, link: Path) -> int:
     else:
         # a site without a network is told apart in seconds
         argv += ["--retries", "1", "--timeout", "15"]
-    done = subprocess.run(
-        [*argv, *REQUEST["requirements"]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
+    code, lines = _watched([*argv, *REQUEST["requirements"]])
+    if code:
         shutil.rmtree(root, ignore_errors=True)
-        print("\n".join(done.stdout.splitlines()[-TAIL:]), file=sys.stderr)
+        kept = [line for line in lines if not line.startswith(_CHATTER)] or lines
+        print("\n".join(kept[-TAIL:]), file=sys.stderr)
         return EXIT_NO_PACKAGES
     _publish(root, link, REQUEST["deps"])
     return 0
+
+
+def _watched(argv: list[str]) -> tuple[int, list[str]]:
+    """Run pip, and say now and then what it is at."""
+    lines: list[str] = []
+    doing, num_fetched, said_at = "starting pip", 0, time.monotonic()
+    pip = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # pip's own output is not buffered by lines where nobody looks
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert pip.stdout is not None
+    rest = b""
+    with pip, selectors.DefaultSelector() as waits:
+        waits.register(pip.stdout, selectors.EVENT_READ)
+        while True:
+            if waits.select(EVERY_S):
+                piece = os.read(pip.stdout.fileno(), 65536)
+                if not piece:
+                    break
+                *whole, rest = (rest + piece).split(b"\n")
+                for line in whole:
+                    text = line.decode(errors="replace")
+                    lines.append(text)
+                    words = text.split()
+                    if text.startswith("Collecting "):
+                        num_fetched += 1
+                        doing = f"fetching {words[1]} (package {num_fetched})"
+                    elif text.startswith("Installing collected packages"):
+                        doing = f"installing {len(words) - 3} packages"
+            if time.monotonic() - said_at >= EVERY_S:
+                said_at = time.monotonic()
+                _say(f"{PROGRESS} {doing}, {_seconds()} s")
+    return pip.returncode, [*lines, rest.decode(errors="replace")] if rest else lines
 
 
 def _has_pip(root: Path) -> bool:
@@ -99,6 +150,7 @@ def _pip_wheels() -> list[str]:
 
 
 def _make_code(made: Path, link: Path, deps: Path) -> None:
+    _say("step 2 of 2: the code of clusterlm itself")
     root = _new(made, link)
     site = _site_packages(root)
     with zipfile.ZipFile(REQUEST["wheel"]) as wheel:

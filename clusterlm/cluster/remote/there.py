@@ -27,6 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from clusterlm.cluster.remote.asked import (
+    note_asked,
+    note_runs_dir,
+    note_software,
+    note_use_of,
+    undisturbed,
+)
 from clusterlm.cluster.remote.tree import CHUNK, Entry, Tree, above, is_inside, sha256_of
 from clusterlm.errors import ClusterLMError
 from clusterlm.node.files import write_atomically
@@ -56,7 +63,9 @@ def look(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
 def missing(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Contents that are not here whole, and the room that there is for them."""
     wanted: dict[str, int] = request["blobs"]
-    lacking = [sha for sha, size in wanted.items() if _size(blob_path(folder, sha)) != size]
+    with undisturbed(folder):
+        lacking = [sha for sha, size in wanted.items() if _size(blob_path(folder, sha)) != size]
+        note_asked(folder, wanted.keys() - set(lacking))
     for sha in lacking:
         blob_path(folder, sha).parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
     return {"missing": lacking, "free_bytes": shutil.disk_usage(folder).free}
@@ -121,7 +130,11 @@ def assemble(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     target = folder / kind / tree.digest
     target.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIR)
     place = _copy if kind == "snapshots" else _link
-    if target.is_dir():
+    note_runs_dir(folder)
+    with undisturbed(folder):
+        if is_there := target.is_dir():
+            note_use_of(target)
+    if is_there:
         return {"path": str(target), "repaired": _repair(folder, target, tree, place)}
     aside = target.with_name(f".{tree.digest[:16]}.{uuid.uuid4().hex[:12]}")
     try:
@@ -257,6 +270,7 @@ VERBS = {
 
 def main(verb: str, folder: Path) -> int:
     """Do one thing; the answer goes to stdout, a refusal to stderr with exit code 2."""
+    note_software()
     try:
         if verb == "take":
             answer = take(folder, sys.stdin.buffer)

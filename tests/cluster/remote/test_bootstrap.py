@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from clusterlm.cli import doctor
 from clusterlm.cluster.remote import bootstrap as boot
+from clusterlm.cluster.remote import install_there
 from clusterlm.cluster.remote.bootstrap import bootstrap
 from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.wheelhouse import TargetPython
 from clusterlm.errors import ClusterLMError
 from tests.bed.wheels import closure, repack
-from tests.cluster.remote.conftest import BASE_PYTHON, profile_of, seed_packages
+from tests.cluster.remote.conftest import BASE_PYTHON, Clusterlm, profile_of, seed_packages
 from tests.cluster.remote.local_transport import LocalTransport
 
 
@@ -44,11 +46,34 @@ def test_from_a_wheelhouse_without_any_index(bare: LocalTransport, tmp_path: Pat
     version = bare.run([done.python, "-I", "-m", "clusterlm", "--version"])
     assert version.out.strip().splitlines()[-1].startswith("clusterlm ")
     assert any("wheels" in line for line in told)
+    # nobody looks at a screen: the steps, and no more
+    steps = [line.removeprefix("there: ").split(":")[0] for line in told]
+    assert steps[-3:-1] == ["step 1 of 2", "step 2 of 2"]
+    assert steps[-1].startswith("installed in ")
+    assert not [line for line in told if "  ..." in line]
     told.clear()
     bootstrap(bare, "there", profile_of(), tell=told.append)
     assert told == []
     # private, all of it
     assert (bare.home / "shared" / "software").stat().st_mode & 0o077 == 0
+
+
+def test_pip_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install_there, "EVERY_S", 0.2)
+    text = (
+        "import sys, time\n"
+        "print('Collecting a>=1'); print('Collecting b'); time.sleep(0.6)\n"
+        "print('Installing collected packages: a, b'); time.sleep(0.6)\n"
+        "sys.stdout.write('ERROR: no end of line')\n"
+        "sys.exit(1)"
+    )
+    code, lines = install_there._watched([BASE_PYTHON, "-c", text])
+    assert (code, lines[-1]) == (1, "ERROR: no end of line")
+    said = capsys.readouterr().out
+    assert "  ... fetching b (package 2), " in said
+    assert "  ... installing 2 packages, " in said
 
 
 def test_own_packages_come_before_those_of_the_profiles_python(
@@ -122,3 +147,24 @@ def test_wheels_are_asked_for_the_other_machine() -> None:
     )
     assert target.tags[0] == "manylinux_2_28_x86_64"
     assert target.tags[-3:] == ["manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64"]
+
+
+def test_add_ends_with_what_to_do_next(
+    laptop: Path, clusterlm: Clusterlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what was written by hand on one line is not added to
+    Path(os.environ["CLUSTERLM_CONFIG"]).unlink()
+    words = ("clusters", "add", "two", "--host", "login.example", "--folder", "~/shared")
+    words += ("--python", BASE_PYTHON)
+    code, out, err = clusterlm(*words)
+    assert code == 0, out + err
+    assert [line.partition("   ")[0] for line in out.splitlines()[-2:]] == [
+        "next: clusterlm doctor --cluster two",
+        "then: clusterlm submit job.yaml --cluster two",
+    ]
+    looked: list[str] = []
+    monkeypatch.setattr(doctor, "doctor", looked.append)
+    clusterlm("clusters", "rm", "two")
+    code, out, _ = clusterlm(*words, "--doctor")
+    assert (code, looked) == (0, ["two"])
+    assert "next: clusterlm doctor" not in out

@@ -1,0 +1,37 @@
+"""`clusters clean` of a cluster that is reached over SSH: one call of the clusterlm there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from clusterlm.cluster.log_text import readable_line
+from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.errors import ClusterLMError
+
+
+def clean_elsewhere(
+    remote: Remote, older_than_s: int, *, remove: bool, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Look, or remove; gives the answer of `cleaning.clean` there. May be asked for twice.
+
+    Raises:
+        ClusterLMError: it refused, in its own words.
+        SshError: no connection. What was removed till then is gone, the rest is whole.
+    """
+    words = ["clusters", "clean", remote.name, "--older-than", f"{older_than_s}s", "--json"]
+    held: list[str] = []
+    # thousands of files on a slow disk take minutes
+    done = remote.persist(
+        lambda: remote.live([*words, *(["--yes"] if remove else [])], held.append, outputs="apart")
+    )
+    said = [readable_line(line) for line in done.err.splitlines() if line.strip()]
+    if done.code:
+        text = "\n".join(said).removeprefix("clusterlm: ")
+        raise ClusterLMError(f"{remote.name}: {text or f'exit code {done.code}'}")
+    for line in said:
+        tell(line)
+    answer = last_json(held)
+    if not isinstance(answer, dict):
+        raise ClusterLMError(f"{remote.name}: what came back of the cleaning is no answer")
+    return answer
