@@ -165,14 +165,16 @@ def test_files_are_judged_where_they_are(
     text = job(laptop).read_text()
     sources = "sources: [{kind: text, path: ~/corpus/x.jsonl, field: body},"
     sources += " {kind: text, path: empty.jsonl, field: text},"
-    sources += " {kind: custom, path: data/a.txt, converter: own.py:f}]"
+    sources += " {kind: custom, path: good.jsonl, converter: own.py:f}]"
     text = re.sub(r"sources: .*", sources, text)
     text = text.replace("mode: full", "mode: full, strategy: deepspeed, deepspeed: ds.json")
     (laptop / "own.py").write_text("def f(record):\n    return record['text']\n")
+    (laptop / "good.jsonl").write_text('{"text": "words"}\n')
     (laptop / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 2}')
     (laptop / "job.yaml").write_text(text)
-    found = rows(clusterlm("check", "job.yaml")[2])
-    assert set(found) == {"data.sources[0].path", "data.sources[1].path"}
+    _, _, err = clusterlm("check", "job.yaml")
+    found = rows(err)
+    assert set(found) == {"data.sources[0].path", "data.sources[1].path"}, err
     assert "body" in found["data.sources[0].path"]
     assert "txet" in found["data.sources[1].path"] or "text" in found["data.sources[1].path"]
 
