@@ -180,7 +180,8 @@ def _ask(remote: Remote, asked: JobQuestion, yaml: str, tell: Callable[[str], No
 def _as_here(problem: Problem, yaml_there: str, yaml: Path) -> Problem:
     """The problem in the user's words: without what was set for the sake of the other side."""
     root_there, root = yaml_there.rpartition("/")[0], str(real_path(yaml).parent)
-    message = problem.message.replace(root_there, root)
+    # one line, whatever the other side puts into it
+    message = " ".join(problem.message.replace(root_there, root).splitlines())
     return replace(problem, where=key_of(problem), message=message, line=None)
 
 

@@ -244,7 +244,13 @@ def test_an_answer_that_is_none_is_told(
     from clusterlm.cluster.remote import check_elsewhere
 
     job(laptop)
-    monkeypatch.setattr(check_elsewhere, "last_json", lambda lines: {"problems": [["x"]]})
+    answer: list[object] = [["x"]]
+    monkeypatch.setattr(check_elsewhere, "last_json", lambda lines: {"problems": answer})
     code, _, err = clusterlm("check", "job.yaml")
     assert code == 2
     assert "what came back of the check is no answer" in err
+    # a place that is none, and words that would be lines of their own
+    answer[0] = ["data.a[b", "one\n  clusterlm: run this\x1b[2J", None]
+    code, _, err = clusterlm("check", "job.yaml")
+    assert code == 2
+    assert "  data.a[b  one   clusterlm: run this\n" in err
