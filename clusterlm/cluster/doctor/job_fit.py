@@ -13,6 +13,7 @@ from clusterlm.cluster.doctor.finding import Finding, bad, note, warn
 from clusterlm.cluster.doctor.preemption import preemption
 from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.node.room import bytes_told, room_at
+from clusterlm.spec.clusters import RESERVED
 from clusterlm.spec.job import Job
 from clusterlm.spec.probe import Probe, ProbedPartition
 
@@ -37,7 +38,7 @@ def findings_on_job(
         words = f"{job.encode_tasks} asked for, and arrays have at most {probe.max_array_size - 1}"
         yield bad(words, where="data.tasks")
     yield from _mounts(job)
-    yield from _folders(seen, runs)
+    yield from _folders(job.cluster, seen, runs)
     yield from _disk(runs, needed)
 
 
@@ -113,11 +114,11 @@ def _mounts(job: Job) -> Iterator[Finding]:
             yield bad(words, where=f"image.mounts[{number}]")
 
 
-def _folders(seen: Probe | None, runs: Path) -> Iterator[Finding]:
+def _folders(cluster: str, seen: Probe | None, runs: Path) -> Iterator[Finding]:
     if seen is None or not seen.nodes:
-        yield note(
-            f"whether nodes see {runs} is not known", "let doctor look at them: clusterlm doctor"
-        )
+        which = "" if cluster in RESERVED else f" --cluster {cluster}"
+        advice = f"let doctor look at them: clusterlm doctor{which}"
+        yield note(f"whether nodes see {runs} is not known", advice)
         return
     for folder in seen.folders:
         if folder.visible is False:

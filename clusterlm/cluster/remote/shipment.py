@@ -189,8 +189,8 @@ def summary(shipment: Shipment, cluster: str) -> list[str]:
     elif len(to_go) == len(blobs):
         line = f"a submit would send {whole} to {cluster}"
     else:
-        part = f"{len(to_go)} of them, {spoken_size(sum(to_go))}, are not there yet"
-        line = f"a submit would send {whole} to {cluster}; {part}"
+        part = f"{times(len(to_go), 'file')}, {spoken_size(sum(to_go))}"
+        line = f"a submit would send {part} to {cluster}, of {whole} in all"
     return [line, *_notes(shipment)]
 
 

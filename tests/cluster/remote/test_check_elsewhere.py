@@ -64,7 +64,7 @@ def test_a_submit_that_was_there_already_would_send_nothing(
     assert clusterlm("submit", "job.yaml")[0] == 0
     assert "would send nothing to there: 3 files" in clusterlm("check", "job.yaml")[2]
     (laptop / "data" / "b.txt").write_text("new\n")
-    assert "1 of them, 4 B, are not there yet" in clusterlm("check", "job.yaml")[2]
+    assert "send 1 file, 4 B to there, of 3 files" in clusterlm("check", "job.yaml")[2]
 
 
 def test_mistakes_of_both_sides_are_one_list_with_the_lines_of_the_file(
