@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clusterlm.cli import elsewhere
-from clusterlm.cli.plan import bytes_of_checkpoints, warn_if_it_cannot_fit
-from clusterlm.cli.submit import (
-    Cluster,
-    JobFile,
-    Overrides,
-    load,
-    refuse_bad_data,
-    with_cluster,
-)
-
-if TYPE_CHECKING:
-    from clusterlm.spec.job import Job
+from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, tell, with_cluster
+from clusterlm.errors import SpecError
 
 
 def register(app: typer.Typer) -> None:
@@ -38,38 +28,54 @@ def check(
     starts: Annotated[
         bool, typer.Option("--starts", help="Show when it would start, by nodes and time.")
     ] = False,
+    question: Annotated[bool, typer.Option("--question", hidden=True)] = False,
 ) -> None:
     """Say every mistake in a YAML file at once; on a cluster, also when the job would start.
 
-    Exit code 1: the cluster cannot run it as it is.
+    Exit code 2: there are mistakes; 1: there are none, and the cluster cannot run it as it is.
     """
     changes = with_cluster(overrides, cluster)
+    if question:
+        _answer(job)
+        return
     if not offline and (there := elsewhere.cluster_of(job, changes)):
-        options = ["--starts"] if starts else []
-        raise typer.Exit(elsewhere.check(there, job, changes, options))
-    loaded = load(job, overrides, None, cluster)
-    refuse_bad_data(loaded)
-    if not offline and (loaded.job.cluster != "local" or loaded.job.image):
-        from clusterlm.cluster.host import LocalHost
-        from clusterlm.cluster.preflight import refuse_impossible
+        from clusterlm.cli import check_elsewhere
 
-        refuse_impossible(loaded.job, LocalHost(), job.name)
-    warn_if_it_cannot_fit(loaded)
-    is_fit = offline or loaded.job.cluster == "local" or _fits(loaded.job, with_table=starts)
-    if not is_fit:
-        typer.echo(f"{job}: well written, but the cluster cannot run it (!!)")
-        raise typer.Exit(1)
-    typer.echo(f"{job}: fine")
+        raise typer.Exit(check_elsewhere.check(there, job, changes, with_table=starts))
+    from clusterlm.cli.mistakes import find_mistakes, refuse, verdict
+    from clusterlm.cluster.job_question import JobQuestion
+    from clusterlm.spec.load import read_job_text
+
+    text = read_job_text(job)
+    asked = JobQuestion(
+        text=text,
+        overrides=changes,
+        asks_cluster=not offline,
+        with_secrets=not offline,
+        with_table=starts,
+    )
+    try:
+        answer = find_mistakes(asked, job)
+    except SpecError:
+        tell("nothing else was looked at, and no cluster was asked: it cannot be read as YAML")
+        raise
+    for note in answer.notes:
+        tell(f"note: {note}")
+    if answer.lines:
+        typer.echo("\n".join(answer.lines))
+    refuse(answer, job.name)
+    raise typer.Exit(verdict(job, answer.is_fit))
 
 
-def _fits(job: Job, *, with_table: bool) -> bool:
-    """Print what the cluster has to say to the job."""
-    from clusterlm.cluster.doctor.check_job import check_job
-    from clusterlm.cluster.host import LocalHost
+def _answer(job: Path) -> None:
+    """To a laptop: the question on stdin, the answer as one line of JSON."""
+    import sys
 
-    checked = check_job(job, LocalHost(), needed=bytes_of_checkpoints(job), with_table=with_table)
-    typer.echo("\n".join(checked.lines))
-    return checked.is_fit
+    from clusterlm.cli.mistakes import find_mistakes
+    from clusterlm.cluster.job_question import JobQuestion
+
+    asked = JobQuestion.model_validate_json(sys.stdin.read())
+    typer.echo(find_mistakes(asked, job).model_dump_json())
 
 
 def render(

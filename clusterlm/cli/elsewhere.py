@@ -89,22 +89,13 @@ def submit(
     from clusterlm.cluster.remote import submit_elsewhere
 
     remote = remote_of(cluster)
-    wish = _wish(job, overrides, name, limit)
+    wish = wish_of(job, overrides, name, limit)
     if dry_run:
-        words = ["--dry-run", *options]
-        return submit_elsewhere.look(
-            remote, "submit", wish, words, say=_say, tell=tell, with_files=True
-        )
+        from clusterlm.cli import check_elsewhere
+
+        return check_elsewhere.dry_run(remote, wish)
     answer = submit_elsewhere.submit(remote, wish, options, tell=tell)
     return _print_answer(remote, answer, watch=watch, as_json=as_json)
-
-
-def check(cluster: str, job: Path, overrides: Sequence[str] | None, options: Sequence[str]) -> int:
-    """`clusterlm check` of a job for a cluster."""
-    from clusterlm.cluster.remote import submit_elsewhere
-
-    wish = _wish(job, overrides, None, None)
-    return submit_elsewhere.look(remote_of(cluster), "check", wish, options, say=_say, tell=tell)
 
 
 def resume(
@@ -121,7 +112,7 @@ def resume(
     remote = remote_of(one.cluster)
     # a YAML that names no cluster is for the run's own
     changes = [f"cluster={one.cluster}", *(overrides or [])]
-    wish = _wish(job, changes, one.run, None) if job else None
+    wish = wish_of(job, changes, one.run, None) if job else None
     answer = submit_elsewhere.resume(remote, one.run, wish, [], tell=tell)
     if answer.code == 0:
         runs_elsewhere.remember(runs_elsewhere.as_begun_again(one, answer.value or {}))
@@ -233,7 +224,10 @@ def fetch(one: Elsewhere, part: str, step: int | None, out: Path | None) -> int:
     return 0
 
 
-def _wish(job: Path, overrides: Sequence[str] | None, name: str | None, limit: str | None) -> Wish:
+def wish_of(
+    job: Path, overrides: Sequence[str] | None, name: str | None, limit: str | None
+) -> Wish:
+    """A job as the user asked for it."""
     from clusterlm.cluster.remote.snapshot import LIMIT
     from clusterlm.cluster.remote.submit_elsewhere import Wish
     from clusterlm.spec.load import read_job_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,7 +91,11 @@ def submit(
     loaded = load(job, overrides, name, cluster)
     if dry_run:
         refuse_bad_data(loaded)
-        _print_files(loaded)
+        from clusterlm.cluster.secret_values import hide_secrets
+        from clusterlm.cluster.submit import rendered
+
+        hide_secrets(secret_names(loaded.job))
+        print_files(rendered(loaded, loaded.job.name))
         return
     submission = _submit(loaded, may_build=not no_build, key=key)
     _print_submission(submission, as_json)
@@ -234,12 +239,11 @@ def refuse_bad_data(loaded: LoadedJob) -> None:
         raise refusal(loaded, problems)
 
 
-def _print_files(loaded: LoadedJob) -> None:
-    from clusterlm.cluster.secret_values import hidden, hide_secrets
-    from clusterlm.cluster.submit import rendered
+def print_files(files: Mapping[str, str]) -> None:
+    """The files of a submit, each below its name."""
+    from clusterlm.cluster.secret_values import hidden
 
-    hide_secrets(secret_names(loaded.job))
-    for file, text in rendered(loaded, loaded.job.name).items():
+    for file, text in files.items():
         typer.echo(hidden(f"==> {file} <==\n{text}"))
 
 

@@ -7,19 +7,19 @@ versions let a job for too many nodes wait for ever).
 from __future__ import annotations
 
 from clusterlm.cluster.claims import Claim
+from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.cluster.host import Completed, Host
 from clusterlm.cluster.slurm import Partition, job_lives, partitions
+from clusterlm.cluster.time_limits import fit_into, longest_jobs
 from clusterlm.errors import ImageError, Problem, SlurmError, SpecError
 from clusterlm.spec.clusters import RESERVED, read_clusters
 from clusterlm.spec.job import LOCAL, Job
-from clusterlm.spec.units import slurm_time
 from clusterlm.supervise.allocation import process_lives
 
 _NO_PYXIS = (
     "srun on this machine has no pyxis (no --container-image in its help): take enroot or "
     "apptainer if the nodes have them (ask the site), or none for the current Python"
 )
-_SHORTER = "write resources.time: {}, a longer run saves, requeues and goes on at each limit"
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "srun", "sinfo")
 
 
@@ -36,9 +36,18 @@ def refuse_impossible(job: Job, host: Host, source: str = "job.yaml") -> None:
         SlurmError: `cluster: slurm` and no Slurm here.
         SpecError: partition, node count, time or runtime that the cluster does not have.
     """
+    if problems := impossible(job, host):
+        raise SpecError(source, problems)
+
+
+def impossible(job: Job, host: Host) -> list[Problem]:
+    """What the cluster can never run, for who has other mistakes to tell with it.
+
+    Raises:
+        ImageError, SlurmError: nobody answers; see `refuse_impossible`.
+    """
     if job.cluster == LOCAL:
-        _refuse_absent_runtime(job, host, source)
-        return
+        return _absent_runtime(job, host)
     _refuse_elsewhere(job)
     missing = [p for p in PROGRAMS if not host.has(p)]
     if missing:
@@ -55,10 +64,9 @@ def refuse_impossible(job: Job, host: Host, source: str = "job.yaml") -> None:
             "`clusterlm check --offline` asks nobody; cluster: local needs no Slurm"
         ) from error
     problems = problems_on(job, there)
-    if problems:
-        raise SpecError(source, problems)
     if job.runtime == "pyxis" and not has_pyxis(host):
-        raise SpecError(source, [Problem("image.runtime", _NO_PYXIS)])
+        problems.append(Problem("image.runtime", _NO_PYXIS))
+    return problems
 
 
 def _refuse_elsewhere(job: Job) -> None:
@@ -76,7 +84,7 @@ def has_pyxis(host: Host) -> bool:
     return "--container-image" in host.run(["srun", "--help"]).out
 
 
-def _refuse_absent_runtime(job: Job, host: Host, source: str) -> None:
+def _absent_runtime(job: Job, host: Host) -> list[Problem]:
     """What starts the container must be on this machine when the phases run on it."""
     runtime = job.runtime
     if runtime == "docker":
@@ -87,7 +95,8 @@ def _refuse_absent_runtime(job: Job, host: Host, source: str) -> None:
         programs = [runtime, "singularity"] if runtime == "apptainer" else [runtime]
         if not any(host.has(program) for program in programs):
             text = f"{runtime} is not on this machine; install it, or take docker, or none"
-            raise SpecError(source, [Problem("image.runtime", text)])
+            return [Problem("image.runtime", text)]
+    return []
 
 
 def _words_of_docker(done: Completed) -> str:
@@ -131,9 +140,9 @@ def _problems_of(
         text = f"{nodes} nodes asked for, partition {partition.name} has {partition.nodes}"
         problems.append(Problem(f"{where}.nodes", text + _with_enough(there, nodes)))
     if partition.max_time_s is not None and time_s > partition.max_time_s:
-        limit = slurm_time(partition.max_time_s)
-        text = f"{slurm_time(time_s)} asked for, partition {partition.name} allows {limit}"
-        problems.append(Problem(f"{where}.time", f"{text}; {_SHORTER.format(limit)}"))
+        limit_s = {partition.name: partition.max_time_s}
+        text = f"{written(time_s)} asked for, and {longest_jobs(limit_s)}; {fit_into(limit_s)}"
+        problems.append(Problem(f"{where}.time", text))
     return problems
 
 

@@ -14,10 +14,10 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clusterlm.errors import ClusterLMError
+from clusterlm.errors import ClusterLMError, Problem
 from clusterlm.node.private import MAX_BYTES, NotPrivate, read_private
 from clusterlm.node.redact import NOTHING, Redactor
 from clusterlm.node.secret_env import SecretsRefused, secrets_of
@@ -67,6 +67,18 @@ def find_secrets(names: Sequence[str], where: str) -> dict[str, str]:
     if bad := [name for name in names if "\0" in found[name]]:
         raise ClusterLMError(f"{where}: {bad[0]} holds a NUL, which no environment can hold")
     return found
+
+
+def missing_secrets(lists: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """What `find_secrets` would refuse, for each list of names by its key in the job."""
+    problems = []
+    for where, names in lists.items():
+        try:
+            find_secrets(names, where)
+        except ClusterLMError as error:
+            words = str(error).removeprefix(f"{where}: ").replace("\n  ", "; ")
+            problems.append(Problem(where, words))
+    return problems
 
 
 def hide_secrets(names: Sequence[str]) -> None:

@@ -59,6 +59,25 @@ class LoadedJob:
     profile: Profile | None = None
 
 
+@dataclass(frozen=True)
+class LookedAt:
+    """A job that may have mistakes.
+
+    Attributes:
+        job: of what is sound; defaults stand for the rest.
+        problems: every mistake, in order.
+        mistaken: sections with mistakes of their own, and the keys in them: `resources.time`.
+        notes: as of a `LoadedJob`.
+        profile: of the cluster that the job names.
+    """
+
+    job: Job
+    problems: list[Problem]
+    mistaken: frozenset[str]
+    notes: tuple[str, ...]
+    profile: Profile | None
+
+
 def load_job(path: Path, overrides: Sequence[str] = ()) -> LoadedJob:
     """Read, complete and check a job.yaml.
 
@@ -85,12 +104,22 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     Raises:
         SpecError: with every mistake, each with its place and line.
     """
+    looked = look_at_text(text, path, overrides)
+    if looked.problems:
+        raise SpecError(printable(path.name), looked.problems, looked.notes)
+    return LoadedJob(
+        looked.job, text, path.absolute(), tuple(overrides), looked.notes, looked.profile
+    )
+
+
+def look_at_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LookedAt:
+    """As `load_text`, for who wants to look at what is sound of a job with mistakes, too.
+
+    Raises:
+        SpecError: it is no YAML.
+    """
     path = path.absolute()
-    source = printable(path.name)
-    try:
-        document = read_document(text)
-    except NotYaml as error:
-        raise SpecError(source, [error.problem]) from error
+    document = _read(text, printable(path.name))
     set_places, problems = apply_overrides(document.values, overrides)
     old = _translate(document.values)
     profile, probe = _cluster_of(document.values)
@@ -99,16 +128,18 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedJob
     bad_paths += inline_patterns(document.values)
     train = document.values.get("train")
     followed = follow_json(train) if isinstance(train, dict) else []
-    job, mistakes = _check(document.values, {p.where.partition(".")[0] for p in bad_paths})
+    job, mistakes, mistaken = _check(
+        document.values, {p.where.partition(".")[0] for p in bad_paths}
+    )
     # a value that was written under another name has its line there
     moved = [replace(p, where=old.origins.get(p.where, p.where)) for p in mistakes]
     problems += [*old.problems, *bad_paths, *moved]
     placed = [_with_origin(problem, document, set_places) for problem in problems]
     placed = list(dict.fromkeys([*document.problems, *placed]))
-    if placed or job is None:
-        raise _spec_error(source, placed, (*old.notes, *filled, *followed))
-    notes = (*old.notes, *filled, *followed, *notes_on(job), *contradictions(job, probe))
-    return LoadedJob(job, text, path, tuple(overrides), notes, profile)
+    notes = (*old.notes, *filled, *followed)
+    if not placed:
+        notes += (*notes_on(job), *contradictions(job, probe))
+    return LookedAt(job, in_order(placed), frozenset(mistaken), notes, profile)
 
 
 def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -117,10 +148,7 @@ def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any
     Raises:
         SpecError: it is no YAML.
     """
-    try:
-        document = read_document(text)
-    except NotYaml as error:
-        raise SpecError(source, [error.problem]) from error
+    document = _read(text, source)
     apply_overrides(document.values, overrides)
     _translate(document.values)
     return document.values
@@ -128,15 +156,22 @@ def values_of(text: str, source: str, overrides: Sequence[str]) -> dict[str, Any
 
 def refusal(loaded: LoadedJob, problems: Sequence[Problem]) -> SpecError:
     """The error for problems that were found after loading, with their lines in the file."""
-    document = read_document(loaded.text)
-    set_places, _ = apply_overrides(document.values, loaded.overrides)
-    placed = [_with_origin(problem, document, set_places) for problem in problems]
-    return _spec_error(printable(loaded.path.name), placed)
+    placed = with_lines(problems, loaded.text, loaded.overrides)
+    return SpecError(printable(loaded.path.name), in_order(placed))
 
 
-def _spec_error(source: str, problems: list[Problem], notes: tuple[str, ...] = ()) -> SpecError:
-    in_order = sorted(problems, key=lambda p: (p.line is None, p.line or 0))
-    return SpecError(source, in_order, notes)
+def with_lines(
+    problems: Sequence[Problem], text: str, overrides: Sequence[str] = ()
+) -> list[Problem]:
+    """Problems that were found elsewhere, with their lines in a YAML text, or their `--set`."""
+    document = read_document(text)
+    set_places, _ = apply_overrides(document.values, overrides)
+    return [_with_origin(problem, document, set_places) for problem in problems]
+
+
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """As they stand in the file; those that stand nowhere in it last."""
+    return sorted(problems, key=lambda p: (p.line is None, p.line or 0))
 
 
 def read_job_text(path: Path) -> str:
@@ -146,6 +181,13 @@ def read_job_text(path: Path) -> str:
         ClusterLMError: it cannot be read.
     """
     return read_text(path.absolute(), wanted=WANTED, in_folder="give the job.yaml in it")
+
+
+def _read(text: str, source: str) -> Document:
+    try:
+        return read_document(text)
+    except NotYaml as error:
+        raise SpecError(source, [error.problem]) from error
 
 
 def _cluster_of(values: dict[str, Any]) -> tuple[Profile | None, Probe | None]:
@@ -168,8 +210,8 @@ def _translate(values: dict[str, Any]) -> Translated:
     return done
 
 
-def _check(values: dict[str, Any], broken: set[str]) -> tuple[Job | None, list[Problem]]:
-    """The job, if its sections are sound, and the mistakes in them and between them.
+def _check(values: dict[str, Any], broken: set[str]) -> tuple[Job, list[Problem], set[str]]:
+    """The job as far as it is sound, the mistakes in and between its sections, and where they are.
 
     Args:
         values: what was written, completed.
@@ -180,19 +222,23 @@ def _check(values: dict[str, Any], broken: set[str]) -> tuple[Job | None, list[P
         job = Job.model_validate(values)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        broken = broken | {str(e["loc"][0]) for e in errors}
-        sound = _sound_part(values, [e["loc"] for e in errors], broken)
-        return None, problems_of(errors, Job) + _problems_between(sound, broken)
-    return job, _problems_between(job, broken)
+        places = [e["loc"] for e in errors]
+        broken = broken | {str(place[0]) for place in places}
+        sound = _sound_part(values, places, broken)
+        keys = {dotted(place[:2]) for place in places}
+        return sound, problems_of(errors, Job) + _problems_between(sound, broken), broken | keys
+    return job, _problems_between(job, broken), broken
 
 
 def _sound_part(values: dict[str, Any], mistaken: list[Place], broken: set[str]) -> Job:
     """A job of the sections without mistakes; what stands in for the others is read by no rule."""
     sound = {key: value for key, value in values.items() if key not in broken}
-    # every key of train has a default, so the sound ones stay: a rule looks at the further keys
-    if isinstance(train := values.get("train"), dict):
-        bad_keys = {place[1] for place in mistaken if place[0] == "train"}
-        sound["train"] = {key: value for key, value in train.items() if key not in bad_keys}
+    # every key of these has a default, so the sound ones stay: a rule looks at the further keys of
+    # train, a cluster at each of resources
+    for section in ("train", "resources"):
+        bad_keys = {place[1:2] for place in mistaken if place[0] == section}
+        if isinstance(written := values.get(section), dict) and () not in bad_keys:
+            sound[section] = {k: v for k, v in written.items() if (k,) not in bad_keys}
     return Job.model_validate({"name": "unnamed", **sound})
 
 

@@ -40,7 +40,9 @@ def line_of(where: str, lines: Mapping[Place, int]) -> int | None:
     """Line of a dotted place, or of the nearest one around it that was written."""
     named = {dotted(place): line for place, line in lines.items()}
     while where and where not in named:
-        where = re.sub(r"(\.|^)[^.\[]*$|\[\d+\]$", "", where)
+        around = re.sub(r"(\.|^)[^.\[]*$|\[\d+\]$", "", where)
+        # what is no place at all, such as `a[b`, has nothing around it
+        where = around if around != where else ""
     return named[where] if where else None
 
 

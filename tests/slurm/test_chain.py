@@ -176,7 +176,7 @@ def test_a_training_without_its_data_stops_before_anything_starts(user: User) ->
     [
         ({"resources": {"nodes": 9}}, ["9 nodes", "4"]),
         ({"resources": {"partition": "gpuu"}}, ["gpuu", "batch", "short"]),
-        ({"resources": {"partition": "short", "time": "2h"}}, ["short", "0-00:10:00"]),
+        ({"resources": {"partition": "short", "time": "2h"}}, ["short", "0:10:00"]),
         ({"name": "x\ntouch PWNED #"}, ["name"]),
     ],
 )

@@ -140,6 +140,11 @@ def test_check_proposes_a_time_that_really_starts_now(user: Doctor) -> None:
 def test_check_refuses_what_the_cluster_cannot_run(user: Doctor) -> None:
     file = user.writes(counting("greedy", 5, gpus_per_node=9))
     done = user.types("check", file)
+    assert done.returncode == 2
+    assert "resources.gpus_per_node  nodes of batch have 8 GPUs, not 9" in done.stderr
+    # sbatch would say the same once more
+    assert "sbatch" not in done.stdout + done.stderr
+    file = user.writes(counting("odd", 5, constraint="nowhere"))
+    done = user.types("check", file)
     assert done.returncode == 1
-    assert "nodes of batch have 8 GPUs, not 9" in done.stdout
     assert "sbatch refuses it" in done.stdout

@@ -160,3 +160,33 @@ def test_doctor_looks_over_there_and_what_it_found_is_kept_here(laptop: Path, ty
     assert all(folder.visible for folder in probe.folders)
     kept = (laptop / "probes" / "mine.json").read_text()
     assert Probe.model_validate_json(kept) == probe
+
+
+def test_check_tells_the_mistakes_of_both_sides_at_once_and_sends_nothing(
+    laptop: Path, types: Types
+) -> None:
+    job = counting("wrong", 5, partition="short", time="2h", account="theirs", gpus_per_node=9)
+    job |= {"cluster": "mine", "secrets": ["NOT_SET_ANYWHERE"], "modle": {}}
+    job["train"]["command"][0] = "gone.py"
+    (laptop / "project" / "wrong.yaml").write_text(yaml.safe_dump(job))
+    done = types("check", "wrong.yaml")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "the longest job is 0:10:00 in partition short" in done.stderr
+    for place in ("modle", "resources.time", "secrets", "train.command[0]"):
+        assert done.stderr.count(f"  {place} ") == 1, done.stderr
+    assert "theirs" in done.stdout + done.stderr
+    login = laptop.parent / "login" / "shared"
+    assert not [path for path in (login / "objects").rglob("*") if path.is_file()]
+    assert not (login / "snapshots").exists()
+
+
+def test_dry_run_prints_what_a_submit_would_send_and_nothing_else(
+    laptop: Path, types: Types
+) -> None:
+    job = {**counting("fine", 5), "cluster": "mine"}
+    (laptop / "project" / "fine.yaml").write_text(yaml.safe_dump(job))
+    done = types("submit", "fine.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("==> spec.json <==\n")
+    assert "it would start now" in done.stderr
+    assert "fine.yaml" in done.stderr

@@ -12,13 +12,13 @@ from pathlib import Path
 from clusterlm.cluster.doctor.backfill import Gap, look_for_gaps
 from clusterlm.cluster.doctor.commands import ask
 from clusterlm.cluster.doctor.facts import facts_of
-from clusterlm.cluster.doctor.finding import Severity
+from clusterlm.cluster.doctor.finding import Finding, Severity
 from clusterlm.cluster.doctor.job_fit import findings_on_job, limit_words
 from clusterlm.cluster.doctor.starts import Questions, findings_on_start, table_of_starts
 from clusterlm.cluster.doctor.table import columns, told
 from clusterlm.cluster.host import Host
 from clusterlm.cluster.log_text import readable
-from clusterlm.errors import SlurmError
+from clusterlm.errors import Problem, SlurmError
 from clusterlm.paths import RunPaths, runs_dir
 from clusterlm.render import Launch, render_sbatch
 from clusterlm.spec.job import Job
@@ -27,10 +27,17 @@ from clusterlm.spec.probe import Probe, read_probe
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` prints, and whether it could be sent."""
+    """What the cluster says to a job.
+
+    Attributes:
+        lines: for people.
+        is_fit: it could be sent as far as the cluster itself goes: disk, folders, sbatch.
+        problems: what the job asks for and cannot have, key by key.
+    """
 
     lines: list[str]
     is_fit: bool
+    problems: list[Problem]
 
 
 def check_job(
@@ -39,6 +46,7 @@ def check_job(
     *,
     needed: float | None,
     with_table: bool,
+    asks_for_start: bool = True,
     now: Callable[[], float] = time.time,
 ) -> Checked:
     """Look at everything; asks sbatch at most eight times, usually once.
@@ -48,6 +56,7 @@ def check_job(
         host: where Slurm is.
         needed: bytes of checkpoints and model.
         with_table: show starts by nodes and time.
+        asks_for_start: ask sbatch; in vain for a job that it is known to refuse.
         now: clock.
 
     Raises:
@@ -56,20 +65,32 @@ def check_job(
     probe = Probe(**facts_of(ask(host, getpass.getuser())))
     findings = list(findings_on_job(job, probe, read_probe(job.cluster), runs_dir(), needed))
     gap = _gap(job, probe, host, now())
+    problems = [Problem(f.where, f.words) for f in findings if _is_mistake(f)]
+    findings = [f for f in findings if not _is_mistake(f)]
     table: list[tuple[str, ...]] = []
-    # the file lies here only: sbatch reads it and keeps nothing
-    with tempfile.TemporaryDirectory() as folder:
-        questions = Questions(host, _script(job, Path(folder)))
-        findings += findings_on_start(questions, job.resources, gap, now)
-        is_fit = all(finding.severity is not Severity.BAD for finding in findings)
-        if with_table and is_fit:
-            table = table_of_starts(questions, job.resources, gap, now)
+    if asks_for_start and not problems:
+        # the file lies here only: sbatch reads it and keeps nothing
+        with tempfile.TemporaryDirectory() as folder:
+            questions = Questions(host, _script(job, Path(folder)))
+            findings += findings_on_start(questions, job.resources, gap, now)
+            if with_table and _is_fit(findings):
+                table = table_of_starts(questions, job.resources, gap, now)
     order = list(Severity)
     findings.sort(key=lambda finding: order.index(finding.severity))
-    lines = [limit_words(job, probe), *told(findings)]
+    lines = [limit_words(job, probe), *(told(findings) if findings else ())]
     if table:
         lines += ["", "start, by nodes and resources.time:", *columns(table[0], table[1:])]
-    return Checked([readable(line.encode()) for line in lines], is_fit)
+    safe = [readable(line.encode()) for line in lines]
+    return Checked(safe, _is_fit(findings), problems)
+
+
+def _is_mistake(finding: Finding) -> bool:
+    """The job asks for it: to be mended in its file."""
+    return finding.severity is Severity.BAD and finding.where != ""
+
+
+def _is_fit(findings: list[Finding]) -> bool:
+    return all(finding.severity is not Severity.BAD for finding in findings)
 
 
 def _gap(job: Job, probe: Probe, host: Host, now: float) -> Gap:

@@ -19,11 +19,19 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, what it means, and what to do where there is something to do."""
+    """What was found, what it means, and what to do where there is something to do.
+
+    Attributes:
+        severity: how much it matters.
+        words: what was found.
+        advice: what to do.
+        where: the key of the job that it is about, when it is about one: `resources.account`.
+    """
 
     severity: Severity
     words: str
     advice: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,16 +42,16 @@ class Save:
     seconds: float
 
 
-def bad(words: str, advice: str = "") -> Finding:
+def bad(words: str, advice: str = "", where: str = "") -> Finding:
     """Trainings will fail."""
-    return Finding(Severity.BAD, words, advice)
+    return Finding(Severity.BAD, words, advice, where)
 
 
-def warn(words: str, advice: str = "") -> Finding:
+def warn(words: str, advice: str = "", where: str = "") -> Finding:
     """Something is lost, slow or uncertain."""
-    return Finding(Severity.WARN, words, advice)
+    return Finding(Severity.WARN, words, advice, where)
 
 
-def note(words: str, advice: str = "") -> Finding:
+def note(words: str, advice: str = "", where: str = "") -> Finding:
     """Good to know."""
-    return Finding(Severity.NOTE, words, advice)
+    return Finding(Severity.NOTE, words, advice, where)

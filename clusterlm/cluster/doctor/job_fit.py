@@ -11,10 +11,11 @@ from pathlib import Path
 
 from clusterlm.cluster.doctor.finding import Finding, bad, note, warn
 from clusterlm.cluster.doctor.preemption import preemption
+from clusterlm.cluster.doctor.words_of_slurm import written
 from clusterlm.node.room import bytes_told, room_at
+from clusterlm.spec.clusters import RESERVED
 from clusterlm.spec.job import Job
 from clusterlm.spec.probe import Probe, ProbedPartition
-from clusterlm.spec.units import spoken
 
 
 def findings_on_job(
@@ -34,11 +35,10 @@ def findings_on_job(
         yield from _preemption(job, probe, chosen)
     yield from _account(job, probe, chosen)
     if probe.max_array_size is not None and job.encode_tasks > probe.max_array_size - 1:
-        yield bad(
-            f"data.tasks: {job.encode_tasks}, and arrays have at most {probe.max_array_size - 1}"
-        )
+        words = f"{job.encode_tasks} asked for, and arrays have at most {probe.max_array_size - 1}"
+        yield bad(words, where="data.tasks")
     yield from _mounts(job)
-    yield from _folders(seen, runs)
+    yield from _folders(job.cluster, seen, runs)
     yield from _disk(runs, needed)
 
 
@@ -47,18 +47,21 @@ def _partition(job: Job, one: ProbedPartition) -> Iterator[Finding]:
     if one.state != "UP":
         yield warn(f"partition {one.name} is {one.state}: the job waits until that changes")
     if one.max_nodes is not None and nodes > one.max_nodes:
-        yield bad(f"partition {one.name} allows {one.max_nodes} nodes a job, not {nodes}")
+        words = f"partition {one.name} allows {one.max_nodes} nodes a job, not {nodes}"
+        yield bad(words, where="resources.nodes")
     elif one.nodes_up is not None and nodes > one.nodes_up:
         words = f"{one.nodes_up} of {one.nodes} nodes of {one.name} can be used now, not {nodes}"
         yield warn(f"{words}: the job waits until more come back", "see: sinfo -R")
     gpus = max((_count(gres) for gres in one.gres if gres.split(":")[0] == "gpu"), default=0)
     if asked.gpus_per_node > gpus and one.gres:
-        yield bad(f"nodes of {one.name} have {gpus} GPUs, not {asked.gpus_per_node}")
+        words = f"nodes of {one.name} have {gpus} GPUs, not {asked.gpus_per_node}"
+        yield bad(words, where="resources.gpus_per_node")
     if asked.mem and one.mem_mb and asked.mem > one.mem_mb:
         room = bytes_told(one.mem_mb * 2**20)
-        yield warn(f"resources.mem: the smallest nodes of {one.name} have {room}")
+        yield warn(f"the smallest nodes of {one.name} have {room}", where="resources.mem")
     if asked.cpus_per_node and one.cpus and asked.cpus_per_node > one.cpus:
-        yield warn(f"resources.cpus_per_node: the smallest nodes of {one.name} have {one.cpus}")
+        words = f"the smallest nodes of {one.name} have {one.cpus}"
+        yield warn(words, where="resources.cpus_per_node")
 
 
 def _count(gres: str) -> int:
@@ -78,34 +81,44 @@ def _preemption(job: Job, probe: Probe, one: ProbedPartition) -> Iterator[Findin
 
 
 def _account(job: Job, probe: Probe, one: ProbedPartition | None) -> Iterator[Finding]:
-    asked = job.resources.account
-    if asked and probe.accounts and asked not in probe.accounts:
-        yours = ", ".join(probe.accounts)
-        say = bad if probe.enforces_accounts else note
-        yield say(f"resources.account: {asked} is none of yours; you have {yours}")
+    asked, where = job.resources.account, "resources.account"
     charged = asked or probe.default_account
-    if one and one.accounts and charged not in one.accounts:
+    if asked and asked not in probe.accounts:
+        yield _foreign(asked, probe, where)
+    elif one and one.accounts and charged not in one.accounts:
         only = ", ".join(one.accounts)
-        yield bad(f"partition {one.name} is only for {only}, not {charged}")
+        yield bad(f"partition {one.name} is only for {only}, not {charged}", where=where)
     qos = job.resources.qos
     if qos and probe.qos and qos not in probe.qos:
-        yield bad(f"resources.qos: {qos} is none of yours; you have {', '.join(probe.qos)}")
+        yield bad(f"{qos} is none of yours; you have {', '.join(probe.qos)}", where="resources.qos")
+
+
+def _foreign(account: str, probe: Probe, where: str) -> Finding:
+    """Of an account that is not among the user's, as far as Slurm tells these."""
+    if not probe.accounts:
+        words = f"whether {account} is yours is not known: Slurm names no account of yours here"
+        return note(words, where=where)
+    words = f"{account} is none of yours; you have {', '.join(probe.accounts)}"
+    if probe.enforces_accounts:
+        return bad(words, where=where)
+    return warn(words, "the cluster does not look at it and takes the job all the same", where)
 
 
 def _mounts(job: Job) -> Iterator[Finding]:
     if job.image is None or job.runtime == "none":
         return
-    for mount in job.image.mounts:
+    for number, mount in enumerate(job.image.mounts):
         source = mount.partition(":")[0]
         if not os.path.exists(source):
-            yield bad(f"image.mounts: {source} is not there", "no container could start with it")
+            words = f"{source} is not there, so no container could start"
+            yield bad(words, where=f"image.mounts[{number}]")
 
 
-def _folders(seen: Probe | None, runs: Path) -> Iterator[Finding]:
+def _folders(cluster: str, seen: Probe | None, runs: Path) -> Iterator[Finding]:
     if seen is None or not seen.nodes:
-        yield note(
-            f"whether nodes see {runs} is not known", "let doctor look at them: clusterlm doctor"
-        )
+        which = "" if cluster in RESERVED else f" --cluster {cluster}"
+        advice = f"let doctor look at them: clusterlm doctor{which}"
+        yield note(f"whether nodes see {runs} is not known", advice)
         return
     for folder in seen.folders:
         if folder.visible is False:
@@ -131,6 +144,6 @@ def limit_words(job: Job, probe: Probe) -> str:
     one = probe.partition(job.resources.partition)
     if one is None:
         return "no partition known"
-    limit = f"at most {spoken(one.max_time_s)}" if one.max_time_s else "no time limit"
+    limit = f"longest job {written(one.max_time_s)}" if one.max_time_s else "no time limit"
     up = one.nodes if one.nodes_up is None else one.nodes_up
     return f"partition {one.name}: {up} of {one.nodes} nodes up, {limit}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from clusterlm.cluster.doctor.finding import Finding, Save, Severity, bad, note, warn
 from clusterlm.cluster.doctor.meaning_nodes import NODE_RULES
 from clusterlm.cluster.doctor.preemption import preemption
-from clusterlm.cluster.doctor.words_of_slurm import written
+from clusterlm.cluster.time_limits import fit_into, longest_jobs
 from clusterlm.spec.probe import Probe
 from clusterlm.spec.units import spoken
 
@@ -91,13 +91,10 @@ def _partitions(probe: Probe) -> Iterator[Finding]:
 
 
 def _time_limits(probe: Probe) -> Iterator[Finding]:
-    limits = [f"{p.name} {written(p.max_time_s)}" for p in probe.partitions if p.max_time_s]
-    if limits:
-        yield note(
-            f"longest jobs: {', '.join(limits)}",
-            "a longer training needs nothing: at the limit it saves, requeues and goes on",
-        )
-    if probe.enforces_limits is False and (limits or any(p.max_nodes for p in probe.partitions)):
+    limit_s = {p.name: p.max_time_s for p in probe.partitions if p.max_time_s}
+    if limit_s:
+        yield note(longest_jobs(limit_s), fit_into(limit_s))
+    if probe.enforces_limits is False and (limit_s or any(p.max_nodes for p in probe.partitions)):
         yield warn(
             "sbatch takes a job that its partition never allows, and it waits for ever",
             "clusterlm check JOB looks before; submit does, too",

@@ -58,7 +58,10 @@ def told(findings: Sequence[Finding]) -> Iterator[str]:
         yield "nothing to say against it"
     for finding in findings:
         mark = f"{finding.severity.value:<3}"
-        yield from textwrap.wrap(finding.words, WIDTH, initial_indent=mark, subsequent_indent="   ")
+        place = f"{finding.where}: " if finding.where else ""
+        yield from textwrap.wrap(
+            place + finding.words, WIDTH, initial_indent=mark, subsequent_indent="   "
+        )
         if finding.advice:
             arrow = "   -> "
             yield from textwrap.wrap(

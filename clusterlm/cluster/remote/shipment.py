@@ -1,6 +1,7 @@
 """What a submit takes to a cluster: code, data that lies here, and where the job finds both there.
 
 plan_shipment   looks, here and there; sends nothing
+summary         one line of how much would go
 preview         lines that say what goes and how large it is
 send            contents first, then the folders made of them; a cut or Ctrl-C leaves no folder
 """
@@ -19,6 +20,7 @@ from clusterlm.cluster.remote.snapshot import LIMIT, Snapshot, spoken_size, take
 from clusterlm.cluster.remote.tree import Tree
 from clusterlm.cluster.remote.uploads import (
     SNAPSHOT,
+    NamedPath,
     Upload,
     data_outside_of_git,
     named_paths,
@@ -28,7 +30,7 @@ from clusterlm.errors import SpecError
 from clusterlm.paths import cache_dir
 from clusterlm.spec.load import load_text, values_of
 from clusterlm.spec.place import dotted
-from clusterlm.spec.wording import printable
+from clusterlm.spec.wording import printable, times
 
 _LOOKS_AT_FILES = (
     *("path", "name", "converter", "class", "deepspeed", "chat_template", "continue_from"),
@@ -85,15 +87,47 @@ def refuse_mistakes(text: str, yaml: Path, overrides: Sequence[str]) -> None:
     try:
         load_text(text, yaml, overrides)
     except SpecError as error:
-        certain = [p for p in error.problems if not _is_of_a_file(p.where)]
+        certain = [p for p in error.problems if not is_of_a_file(p.where)]
         if certain:
             raise SpecError(error.source, certain, error.notes) from None
 
 
-def _is_of_a_file(where: str) -> bool:
+def is_of_a_file(where: str) -> bool:
+    """Whether a mistake may be one only where the file is not: here, or on the cluster."""
     # `--set data.sources[0].path`; the run's own name is no file
     place = where.removeprefix("--set ")
     return place != "name" and place.rpartition(".")[2] in _LOOKS_AT_FILES
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths of a job.
+
+    Attributes:
+        named: all of them.
+        on_cluster: those written absolute that exist there, with their absolute form there.
+    """
+
+    named: list[NamedPath]
+    on_cluster: dict[str, str]
+
+    @property
+    def of_laptop(self) -> list[str]:
+        """Keys whose paths do not lie there: they go with a submit, or are nowhere."""
+        return [dotted(one.place) for one in self.named if one.written not in self.on_cluster]
+
+
+def find_paths(remote: Remote, yaml: Path, text: str, overrides: Sequence[str]) -> Paths:
+    """Look which paths of a job lie on the cluster already."""
+    values = values_of(text, printable(yaml.name), overrides)
+    named = named_paths(values, str(real_path(yaml).parent))
+    absolute = sorted({one.written for one in named if one.is_absolute})
+    return Paths(named, remote.there("look", {"paths": absolute})["found"] if absolute else {})
+
+
+def real_path(yaml: Path) -> Path:
+    """The YAML in its real folder, as git names it."""
+    return yaml.absolute().parent.resolve() / yaml.name
 
 
 def plan_shipment(
@@ -103,20 +137,25 @@ def plan_shipment(
     overrides: Sequence[str],
     *,
     limit: int = LIMIT,
+    paths: Paths | None = None,
 ) -> Shipment:
     """Look at everything that a job needs, here and on the cluster.
+
+    Args:
+        remote: the cluster.
+        yaml: the job.
+        text: its content.
+        overrides: `--set`.
+        limit: bytes that the project may have.
+        paths: of the job, where they were looked for already.
 
     Raises:
         SpecError: it names paths that are neither here nor there.
         ClusterLMError: the project cannot go; see `take_snapshot`.
     """
-    # the real folder, as git names it
-    yaml = yaml.absolute().parent.resolve() / yaml.name
-    values = values_of(text, printable(yaml.name), overrides)
-    named = named_paths(values, str(yaml.parent))
+    paths = paths or find_paths(remote, yaml, text, overrides)
+    named, on_cluster, yaml = paths.named, paths.on_cluster, real_path(yaml)
     hashes = Hashes(cache_dir().parent / "hashes.json")
-    absolute = sorted({one.written for one in named if one.is_absolute})
-    on_cluster = remote.there("look", {"paths": absolute})["found"] if absolute else {}
     taken_there = {one.here for one in named if one.written in on_cluster}
     data = [path for path in data_outside_of_git(named) if str(path) not in taken_there]
     snapshot = take_snapshot(yaml, limit=limit, leave_out=data, hashes=hashes)
@@ -138,6 +177,23 @@ def plan_shipment(
     )
 
 
+def summary(shipment: Shipment, cluster: str) -> list[str]:
+    """How much a submit would send, and what it would leave out."""
+    trees = [shipment.snapshot.tree, *(upload.tree for upload in shipment.uploads)]
+    files, size = sum(len(tree.files) for tree in trees), sum(tree.size for tree in trees)
+    whole = f"{times(files, 'file')}, {spoken_size(size)}"
+    blobs = {sha: size for tree in trees for sha, size in tree.blobs.items()}
+    to_go = [size for sha, size in blobs.items() if sha in shipment.lacking]
+    if not to_go:
+        line = f"a submit would send nothing to {cluster}: {whole} are there already"
+    elif len(to_go) == len(blobs):
+        line = f"a submit would send {whole} to {cluster}"
+    else:
+        part = f"{times(len(to_go), 'file')}, {spoken_size(sum(to_go))}"
+        line = f"a submit would send {part} to {cluster}, of {whole} in all"
+    return [line, *_notes(shipment)]
+
+
 def preview(shipment: Shipment, cluster: str) -> list[str]:
     """What goes, how large it is, and how much of it is not there yet."""
     snapshot = shipment.snapshot
@@ -153,12 +209,17 @@ def preview(shipment: Shipment, cluster: str) -> list[str]:
     for upload in shipment.uploads:
         lines.append(f"  data  {dotted(upload.named.place)}: {upload.named.written}")
         lines.append(f"        {_amount(upload.tree, shipment.lacking)}")
-    lines += [f"  note: {note}" for note in shipment.notes]
+    return [*lines, *(f"  {note}" for note in _notes(shipment))]
+
+
+def _notes(shipment: Shipment) -> list[str]:
+    lines = [f"note: {note}" for note in shipment.notes]
+    snapshot = shipment.snapshot
     if snapshot.left_out:
         shown = ", ".join(map(printable, snapshot.left_out[:5]))
         more = f" and {len(snapshot.left_out) - 5} more" if len(snapshot.left_out) > 5 else ""
         lines.append(
-            f"  note: left out, as they look like secrets: {shown}{more}; a value for the job"
+            f"note: left out, as they look like secrets: {shown}{more}; a value for the job"
             " goes by `secrets`"
         )
     return lines

@@ -1,4 +1,4 @@
-"""submit, resume and check of a job on a cluster: code and data go there, then it is done there.
+"""submit and resume of a job on a cluster: code and data go there, then it is done there.
 
 The key of a submit is written down here before anything is sent. When the connection breaks, the
 same is asked with the same key: the clusterlm there answers with the run that it has made, or
@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clusterlm.cluster.log_text import readable_line
 from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.forward import Remote, last_json
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.remote.shipment import (
     Arrived,
     Shipment,
-    listing,
     plan_shipment,
     preview,
     refuse_mistakes,
@@ -160,65 +158,22 @@ def resume(
         ) from error
 
 
-def look(
-    remote: Remote,
-    command: str,
-    wish: Wish,
-    options: Sequence[str],
-    *,
-    say: Callable[[str], None],
-    tell: Callable[[str], None],
-    with_files: bool = False,
-) -> int:
-    """`check` or `submit --dry-run` over there; data that is large and not there does not go.
-
-    Args:
-        remote: the cluster.
-        command: of clusterlm.
-        wish: the job.
-        options: further ones of the command.
-        say: gets the command's own output.
-        tell: gets what goes there.
-        with_files: list every file of the code.
-
-    Returns:
-        The exit code.
-    """
-    refuse_mistakes(wish.text, wish.yaml, wish.overrides)
-    shipment = plan_shipment(remote, wish.yaml, wish.text, wish.overrides, limit=wish.limit)
-    for line in preview(shipment, remote.name):
-        tell(line)
-    for line in listing(shipment) if with_files else []:
-        say(line)
-    if shipment.bytes_of_data > wish.limit:
-        tell(f"the data is not on {remote.name} yet, so nothing more can be looked at there")
-        return 0
-    arrived = send(shipment, remote, tell=tell)
-    words = [*_words(command, arrived, wish), *options]
-    own = str(wish.yaml)
-
-    def in_own_words(line: str) -> str:
-        return line.replace(arrived.yaml, own)
-
-    done = remote.live(words, lambda line: say(in_own_words(line)), outputs="apart")
-    for line in done.err.splitlines():
-        tell(in_own_words(readable_line(line)))
-    return _code(remote, done.code)
-
-
 def _secrets(values: dict[str, Any]) -> bytes:
     """Values of the job's secrets as `--secrets-stdin` reads them."""
+    found: dict[str, str] = {}
+    for where, names in lists_of_secrets(values).items():
+        found |= find_secrets(names, where)
+    return json.dumps(found).encode() if found else b""
+
+
+def lists_of_secrets(values: dict[str, Any]) -> dict[str, list[str]]:
+    """Names of secrets, by the key that lists them; what is no list is refused elsewhere."""
     image = values.get("image")
     lists = {
         "secrets": values.get("secrets"),
         "image.build_secrets": image.get("build_secrets") if isinstance(image, dict) else None,
     }
-    found: dict[str, str] = {}
-    for where, names in lists.items():
-        # whatever else stands there is refused over there, in words
-        if isinstance(names, list):
-            found |= find_secrets([str(name) for name in names], where)
-    return json.dumps(found).encode() if found else b""
+    return {k: [str(name) for name in v] for k, v in lists.items() if isinstance(v, list)}
 
 
 def _request(shipment: Shipment, wish: Wish, options: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from clusterlm.cluster.remote.hashes import Hashes
 from clusterlm.cluster.remote.snapshot import Snapshot, looks_secret
 from clusterlm.cluster.remote.tree import Entry, Tree, is_inside
-from clusterlm.errors import ClusterLMError, Problem, SpecError
+from clusterlm.errors import Problem, SpecError
 from clusterlm.spec.local_paths import absolute, absolute_converter, path_keys, sources_of
 from clusterlm.spec.place import Place, dotted
 from clusterlm.spec.wording import printable, shown
@@ -135,7 +135,7 @@ def uploads_of(
         What is uploaded; `--set` for paths that lie elsewhere there; notes for the user.
 
     Raises:
-        SpecError: paths that are neither here nor there, all of them.
+        SpecError: paths that are neither here nor there, or cannot go, all of them.
     """
     uploads, overrides, notes, problems = [], [], [], []
     for one in named:
@@ -154,7 +154,10 @@ def uploads_of(
             if one.is_absolute:
                 overrides.append(_in_snapshot(one, snapshot))
         else:
-            kept = _without_secrets(one, files)
+            kept = {inner: path for inner, path in files.items() if not _is_secret(path)}
+            if why := _why_not(one, kept):
+                problems.append(Problem(where, why))
+                continue
             if left_out := sorted(set(files) - set(kept)):
                 notes.append(_left_out(where, left_out))
             uploads.append(_upload(one, kept, hashes))
@@ -215,19 +218,21 @@ _KEYS = {".ssh", ".gnupg", ".aws", ".kube", ".docker", ".config", ".netrc"}
 """Of a home folder: what lies there opens other doors."""
 
 
-def _without_secrets(one: NamedPath, files: Mapping[str, Path]) -> dict[str, Path]:
-    """Files that may leave this machine because a YAML names them: it may be somebody else's.
+def _why_not(one: NamedPath, kept: Mapping[str, Path]) -> str:
+    """Why files may not leave this machine although a YAML names them: it may be somebody else's.
 
-    Raises:
-        ClusterLMError: none of them is.
+    Args:
+        one: what names them.
+        kept: those that do not look like secrets.
     """
-    kept = {inner: path for inner, path in files.items() if not _is_secret(path)}
     if not kept:
-        raise ClusterLMError(
-            f"{dotted(one.place)}: {shown(one.written)} looks like a key or a password, and would "
-            "go to the cluster\n  a value for the job goes by `secrets`; data: give it another name"
+        return (
+            f"{shown(one.written)} looks like a key or a password, and would go to the cluster; "
+            "a value for the job goes by `secrets`; data: give it another name"
         )
-    return kept
+    name = _name_of(one)
+    odd = [p for inner, p in kept.items() if not is_inside(_in_tree(name, inner))]
+    return f"{shown(str(odd[0]))} cannot be uploaded: rename it" if odd else ""
 
 
 def _left_out(where: str, names: list[str]) -> str:
@@ -247,14 +252,19 @@ def _is_secret(path: Path) -> bool:
 
 
 def _upload(one: NamedPath, files: Mapping[str, Path], hashes: Hashes) -> Upload:
-    fixed, tail = _split(one.here)
-    name = os.path.basename(fixed) or "root"
+    name, tail = _name_of(one), _split(one.here)[1]
     entries, sources = {}, {}
     for inner, path in files.items():
-        in_tree = name if inner == "." else f"{name}/{inner}"
-        if not is_inside(in_tree):
-            raise ClusterLMError(f"{shown(str(path))} cannot be uploaded: rename it")
+        in_tree = _in_tree(name, inner)
         status = path.stat()
         entries[in_tree] = Entry(hashes.of(path, status), status.st_size)
         sources[in_tree] = path
     return Upload(one, Tree(entries), sources, f"{name}/{tail}" if tail else name)
+
+
+def _name_of(one: NamedPath) -> str:
+    return os.path.basename(_split(one.here)[0]) or "root"
+
+
+def _in_tree(name: str, inner: str) -> str:
+    return name if inner == "." else f"{name}/{inner}"

@@ -225,27 +225,6 @@ def test_an_upload_that_is_cut_goes_on(
     )
 
 
-def test_dry_run_lists_what_goes_and_prints_what_would_be_sent(
-    laptop: Path, there: LocalTransport, clusterlm: Clusterlm
-) -> None:
-    job(laptop)
-    code, out, err = clusterlm("submit", "job.yaml", "--dry-run")
-    assert code == 0, err
-    assert "  job.yaml\n" in out
-    assert "==> train.sbatch <==" in out
-    assert str(there.home) in out
-    assert not run_there(there).exists()
-    assert not (there.home / "sbatch.calls").exists()
-
-
-def test_check_asks_the_cluster(laptop: Path, there: LocalTransport, clusterlm: Clusterlm) -> None:
-    job(laptop)
-    assert clusterlm("check", "job.yaml")[0] == 0
-    code, _, err = clusterlm("check", "job.yaml", "--set", "resources.nodes=9")
-    assert code == 2
-    assert "4" in err
-
-
 def test_status_knows_runs_here_and_there_and_says_unknown_when_blind(
     laptop: Path, there: LocalTransport, clusterlm: Clusterlm
 ) -> None:
@@ -371,7 +350,7 @@ def test_a_submit_whose_answer_is_cut_is_one_run(
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda s: None)
     job(laptop)
-    clusterlm("check", "job.yaml")
+    clusterlm("submit", "job.yaml", "--dry-run")
     # contents are there; the next pipe is the submit, cut before, in and after its answer
     there.cuts = [1, 40, None]
     code, out, err = clusterlm("submit", "job.yaml", "--json")
@@ -406,7 +385,7 @@ def test_a_submit_that_nobody_answered_is_gone_on_with_by_the_same_command(
 
     monkeypatch.setattr(submit_elsewhere, "PERSIST_S", 0.0)
     job(laptop)
-    clusterlm("check", "job.yaml")
+    clusterlm("submit", "job.yaml", "--dry-run")
     there.cuts = [200]
     code, _, err = clusterlm("submit", "job.yaml")
     assert code == 2
