@@ -40,7 +40,8 @@ PROBE_TIMEOUT_S = 60.0
 _PROBE = r"""
 umask 077
 case $1 in "~"|"~/"*) folder=$HOME${1#"~"};; *) folder=$1;; esac
-mkdir -p "$folder/software" "$folder/objects" "$folder/submits" || exit 3
+# one after the other: what is wrong with the folder is told once
+for one in software objects submits; do mkdir -p "$folder/$one" || exit 3; done
 printf 'home %s\nfolder %s\n' "$HOME" "$folder"
 printf 'ready %s\n' "$(cat "$folder/software/$2/READY" 2>/dev/null)"
 printf 'extras %s\n' "$(cat "$folder/software/extras" 2>/dev/null)"

@@ -139,6 +139,7 @@ class _Talk:
         self._deadline_s = deadline_s
         self._leash = leash
         self._errors = b""
+        self._open_outputs = {"out", "err"}
         self._pieces: queue.Queue[tuple[str, bytes | int | BaseException]] = queue.Queue(
             QUEUED_PIECES
         )
@@ -195,9 +196,8 @@ class _Talk:
             self._session.release()
 
     def _take_all(self, take: Callable[[bytes], object], moved: Callable[[int], None]) -> None:
-        open_outputs = {"out", "err"}
         began = time.monotonic()
-        while open_outputs and not (self.out.has_ended and self.err.has_ended):
+        while self._open_outputs and not (self.out.has_ended and self.err.has_ended):
             # also of one that never stops printing
             self._check_time(began)
             try:
@@ -209,7 +209,7 @@ class _Talk:
             if isinstance(piece, int):
                 moved(piece)
             elif not piece:
-                open_outputs.discard(kind)
+                self._open_outputs.discard(kind)
             elif kind == "out":
                 if kept := self.out.feed(piece):
                     take(kept)
@@ -257,18 +257,22 @@ class _Talk:
         )
 
     def _pull_leash(self) -> None:
-        """End the program over there, and read on until it has ended."""
+        """End the program over there, and read on until it has ended; a cut line tells nothing."""
         with contextlib.suppress(OSError):
             self._session.close_input()
         until = time.monotonic() + STOP_GRACE_S + 3
-        while not self.err.has_ended and time.monotonic() < until:
+        while "err" in self._open_outputs and not self.err.has_ended:
+            if time.monotonic() > until:
+                return
             try:
                 kind, piece = self._pieces.get(timeout=0.2)
             except queue.Empty:
                 continue
-            if kind == "err" and isinstance(piece, bytes):
-                if not piece:
-                    return
+            if not isinstance(piece, bytes):
+                continue
+            if not piece:
+                self._open_outputs.discard(kind)
+            elif kind == "err":
                 self.err.feed(piece)
 
     def _start(self, work: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clusterlm.cluster.ssh import talk
 from clusterlm.cluster.ssh.far_files import part_of
 from clusterlm.cluster.ssh.talk import SshTransport
 from clusterlm.cluster.ssh.transfer import fetch_file, send_file
@@ -140,8 +141,15 @@ def test_a_part_that_is_a_link_is_not_followed(
 
 @pytest.mark.parametrize("seed", [1])
 def test_cuts_cost_no_more_than_what_was_on_its_way(
-    ssh: SshHome, backend: str, local: Path, tmp_path: Path, seed: int
+    ssh: SshHome,
+    backend: str,
+    local: Path,
+    tmp_path: Path,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # nothing of the other side is waited for once the line is cut
+    monkeypatch.setattr(talk, "STOP_GRACE_S", 600.0)
     server = ssh.server("plain")
     chance = random.Random(seed)
     with CuttingProxy(server.port) as proxy:
