@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,26 @@ def test_imports_go_down_only(file: Path) -> None:
             continue
         exact = {a for a in ALLOWED[room] if "." in a and module.startswith(a)}
         assert exact or target in ALLOWED[room], f"{file} imports {module}: not a lower floor"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    # "spec.job.Job" is a name of the file spec.job
+    graph = {
+        name: {module for found in _imports(file) for module in _prefixes(found) if module in files}
+        for name, file in files.items()
+    }
+    # raises CycleError, which names the circle
+    list(TopologicalSorter(graph).static_order())
+
+
+def _prefixes(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def test_every_room_is_on_the_plan() -> None:

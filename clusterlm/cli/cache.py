@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.cli.submit import AsJson
+from clusterlm.cli.typed import AsJson
 
 if TYPE_CHECKING:
     from clusterlm.cluster.cache_users import Users

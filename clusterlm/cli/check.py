@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clusterlm.cli import elsewhere
-from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, tell, with_cluster
+from clusterlm.cli.typed import Cluster, JobFile, Overrides, load, tell, with_cluster
 from clusterlm.errors import SpecError
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clusterlm.cli.elsewhere import remote_of, tell, wish_of
+from clusterlm.cli.elsewhere import remote_of, wish_of
 from clusterlm.cli.mistakes import look_at_data, refuse, verdict
-from clusterlm.cli.submit import print_files
+from clusterlm.cli.typed import print_files, tell
 
 if TYPE_CHECKING:
     from clusterlm.cluster.job_question import JobAnswer
@@ -30,12 +30,22 @@ def check(
     return verdict(job, answer.is_fit)
 
 
-def dry_run(remote: Remote, wish: Wish) -> int:
-    """What is said goes to stderr: stdout is what a submit would send, and no more."""
+def dry_run(
+    cluster: str,
+    job: Path,
+    overrides: Sequence[str] | None,
+    name: str | None,
+    limit: str | None,
+) -> int:
+    """`clusterlm submit --dry-run` of a job for a cluster.
+
+    What is said goes to stderr: stdout is what a submit would send, and no more.
+    """
     from clusterlm.cluster.remote.submit_elsewhere import lists_of_secrets
     from clusterlm.cluster.secret_values import hide_secrets
 
-    answer = _look(remote, wish, renders=True)
+    wish = wish_of(job, overrides, name, limit)
+    answer = _look(remote_of(cluster), wish, renders=True)
     for line in answer.lines:
         tell(line)
     refuse(answer, wish.yaml.name)

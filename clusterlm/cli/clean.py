@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clusterlm.cli.submit import AsJson, tell
+from clusterlm.cli.typed import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
 if TYPE_CHECKING:

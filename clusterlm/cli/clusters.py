@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clusterlm.cli.clean import clean
-from clusterlm.cli.submit import AsJson, tell
+from clusterlm.cli.typed import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.cli.submit import AsJson, JobFile, Overrides, load, tell
+from clusterlm.cli.typed import AsJson, JobFile, Overrides, load, tell
 
 if TYPE_CHECKING:
     from clusterlm.cli.prepared import Target

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterlm.cli import elsewhere
-from clusterlm.cli.submit import AsJson, tell
+from clusterlm.cli.typed import AsJson, tell
 from clusterlm.errors import ClusterLMError
 
 if TYPE_CHECKING:

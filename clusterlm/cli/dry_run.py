@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, tell
+from clusterlm.cli.typed import Cluster, JobFile, Overrides, load, tell
 
 
 def register(app: typer.Typer) -> None:

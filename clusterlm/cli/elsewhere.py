@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from clusterlm.cli.typed import tell
 from clusterlm.errors import ClusterLMError
 
 if TYPE_CHECKING:
@@ -68,11 +69,6 @@ def remote_of(name: str) -> Remote:
     return Remote(name, profile, connect(name, profile), tell)
 
 
-def tell(line: str) -> None:
-    """Say a line while something is under way; stdout is for answers."""
-    typer.echo(line, err=True)
-
-
 def submit(
     cluster: str,
     job: Path,
@@ -81,7 +77,6 @@ def submit(
     *,
     options: Sequence[str] = (),
     limit: str | None = None,
-    dry_run: bool = False,
     watch: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -90,10 +85,6 @@ def submit(
 
     remote = remote_of(cluster)
     wish = wish_of(job, overrides, name, limit)
-    if dry_run:
-        from clusterlm.cli import check_elsewhere
-
-        return check_elsewhere.dry_run(remote, wish)
     answer = submit_elsewhere.submit(remote, wish, options, tell=tell)
     return _print_answer(remote, answer, watch=watch, as_json=as_json)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.cli.submit import tell
+from clusterlm.cli.typed import tell
 
 if TYPE_CHECKING:
     from clusterlm.importing.draft import Draft

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clusterlm.cli.submit import tell
+from clusterlm.cli.typed import tell
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clusterlm.cli.submit import AsJson, Cluster, Overrides, load, override_of
+from clusterlm.cli.typed import AsJson, Cluster, Overrides, load, override_of
 from clusterlm.errors import CacheNotReady, ClusterLMError
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def data_of_target(target: Target) -> Data:
 
 
 def _of_job(path: Path, overrides: Sequence[str], may_be_damaged: bool) -> Target:
-    from clusterlm.cli.submit import load
+    from clusterlm.cli.typed import load
     from clusterlm.data.fingerprint import describe, fingerprint_of_parts
 
     job = load(path, list(overrides), None).job

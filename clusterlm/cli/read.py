@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clusterlm.cli import elsewhere
+from clusterlm.cli.typed import AsJson
 
 if TYPE_CHECKING:
     from clusterlm.cluster.logs import Wanted
@@ -28,7 +29,6 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run, or
 RunNames = Annotated[
     list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs; default: all.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 class PhaseName(Enum):

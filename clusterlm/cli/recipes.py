@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.cli.submit import AsJson
+from clusterlm.cli.typed import AsJson
 
 if TYPE_CHECKING:
     from clusterlm.spec.recipes import Recipe

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clusterlm.cli.submit import Cluster, JobFile, Overrides, load, refuse_bad_data, tell
+from clusterlm.cli.typed import Cluster, JobFile, Overrides, load, refuse_bad_data, tell
 from clusterlm.errors import ClusterLMError
 
 

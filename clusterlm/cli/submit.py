@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clusterlm.cli import elsewhere
-from clusterlm.errors import RunError, SpecError
+from clusterlm.cli.typed import (
+    AsJson,
+    Cluster,
+    JobFile,
+    Overrides,
+    TypedIn,
+    load,
+    print_files,
+    refuse_bad_data,
+    tell,
+    with_cluster,
+)
+from clusterlm.errors import RunError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
     from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
 
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the YAML; may be repeated."),
-]
-Cluster = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME", help="Where: local, slurm, or a cluster of yours."),
-]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
 SnapshotLimit = Annotated[
     str | None,
@@ -33,9 +35,6 @@ SnapshotLimit = Annotated[
         "--snapshot-limit", metavar="SIZE", help="Largest project that goes to a cluster: 200MB."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-# from a laptop: where the command was typed, in the project as it was sent
-TypedIn = Annotated[Path | None, typer.Option("--from", hidden=True)]
 # from a laptop: neither an argv nor an environment may hold them
 SecretsStdin = Annotated[bool, typer.Option("--secrets-stdin", hidden=True)]
 
@@ -73,7 +72,12 @@ def submit(
     if folder:
         os.chdir(folder)
     changes = with_cluster(overrides, cluster)
-    if there := elsewhere.cluster_of(job, changes):
+    there = elsewhere.cluster_of(job, changes)
+    if there and dry_run:
+        from clusterlm.cli import check_elsewhere
+
+        raise typer.Exit(check_elsewhere.dry_run(there, job, changes, name, limit))
+    if there:
         code = elsewhere.submit(
             there,
             job,
@@ -81,7 +85,6 @@ def submit(
             name,
             options=["--no-build"] if no_build else [],
             limit=limit,
-            dry_run=dry_run,
             watch=watch,
             as_json=as_json,
         )
@@ -175,76 +178,6 @@ def cancel(
         typer.echo(f"the data job stays: run {other} waits for the same data")
     go_on = "" if done.was_done else f"; go on with: clusterlm resume {run}"
     typer.echo(f"{run} {done.words}{go_on}")
-
-
-def tell(line: str) -> None:
-    """Say a line while something is under way."""
-    # not on stdout: --json is for programs
-    typer.echo(line, err=True)
-
-
-def load(
-    job: Path, overrides: list[str] | None, name: str | None, cluster: str | None = None
-) -> LoadedJob:
-    """Read a job and print its notes; the folders of its cluster become those of this process."""
-    from clusterlm.cluster.places import use_folders
-    from clusterlm.spec.clusters import folders_of
-    from clusterlm.spec.load import load_job
-
-    changes = with_cluster([*(overrides or []), *([f"name={name}"] if name else [])], cluster)
-    notes: tuple[str, ...] = ()
-    try:
-        loaded = load_job(job, changes)
-        notes = loaded.notes
-    except SpecError as error:
-        # what was read otherwise than it was written may be what is behind the mistake
-        notes = error.notes
-        raise
-    finally:
-        for note in notes:
-            typer.echo(f"note: {note}", err=True)
-    if loaded.profile:
-        use_folders(folders_of(loaded.profile))
-    return loaded
-
-
-def with_cluster(overrides: list[str] | None, cluster: str | None) -> list[str]:
-    """The changes to a YAML, with `--cluster` among them."""
-    return [*(overrides or []), *([override_of(cluster)] if cluster is not None else [])]
-
-
-def override_of(cluster: str) -> str:
-    """`--cluster NAME` as the `--set` that it stands for."""
-    import json
-
-    # in quotes: a name such as 1 is text
-    return f"cluster={json.dumps(cluster)}"
-
-
-def refuse_bad_data(loaded: LoadedJob) -> None:
-    """Look at the first records of the job's sources.
-
-    Raises:
-        SpecError: what is wrong with them.
-    """
-    job = loaded.job
-    if job.data is None:
-        return
-    from clusterlm.data.looks.first_look import first_look
-
-    is_here = job.image is None or job.runtime == "none"
-    if problems := first_look(job.data, in_image=not is_here):
-        from clusterlm.spec.load import refusal
-
-        raise refusal(loaded, problems)
-
-
-def print_files(files: Mapping[str, str]) -> None:
-    """The files of a submit, each below its name."""
-    from clusterlm.cluster.secret_values import hidden
-
-    for file, text in files.items():
-        typer.echo(hidden(f"==> {file} <==\n{text}"))
 
 
 def secret_names(job: Job) -> list[str]:

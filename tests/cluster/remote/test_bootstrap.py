@@ -116,6 +116,13 @@ def test_no_python_is_told_in_words(bare: LocalTransport) -> None:
         bootstrap(bare, "there", profile_of(python="/opt/none/python"), tell=print)
 
 
+def test_a_folder_that_cannot_be_made_is_told_once(bare: LocalTransport) -> None:
+    with pytest.raises(ClusterLMError) as caught:
+        bootstrap(bare, "there", profile_of(folder="/proc/none/folder"), tell=print)
+    assert str(caught.value).count("/proc/none/folder") <= 2
+    assert str(caught.value).count("cannot create") == 1
+
+
 def test_a_python_that_says_something_first_is_understood(bare: LocalTransport) -> None:
     script = bare.home / "python"
     script.write_text(f'#!/bin/sh\necho "Loading python/3.11"\nexec {BASE_PYTHON} "$@"\n')
