@@ -19,7 +19,7 @@ from tests.chaos.far import FarCluster, Laptop
 NUM_CUTS = 3
 SPARE = 1.3
 # the large one goes by itself, the small ones in one stream
-LARGE_BYTES, SMALL_BYTES, NUM_SMALL = 8_000_000, 1_000_000, 2
+LARGE_BYTES, SMALL_BYTES, NUM_SMALL = 18_000_000, 1_000_000, 2
 JOB = """
 name: x
 cluster: openssh

@@ -78,6 +78,7 @@ class FarCluster:
             if path.name.startswith(".") or path.name.endswith(".part")
         ]
         kept = {self.runs / name for name in (".submits", ".scheduler.json", ".scheduler.lock")}
+        kept.add(self.folder / "objects" / ".asked")
         return [str(path.relative_to(self.folder)) for path in asides if path not in kept]
 
     def programs(self) -> list[int]:

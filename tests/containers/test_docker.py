@@ -127,15 +127,17 @@ def test_nothing_stays_when_something_outside_is_killed(
     run = start(desk.home, job_of("orphan", str(COUNTING), "900"), image)
     wait(a_step(run), "a step")
     marks = {
-        "supervisor": "submitit.core._submit",
+        "supervisor": "clusterlm.supervise.start",
         "script": "container.sh",
         "client": "docker run",
     }
-    first = set(containers(docker))
+    first, killed = set(containers(docker)), 0
     for process in processes(desk):
         words = " ".join(process.cmdline())
         if marks[victim] in words and (victim != "script" or words.startswith("bash")):
             process.send_signal(signal.SIGKILL)
+            killed += 1
+    assert killed
     wait(lambda: not first & set(containers(docker)), "the end of the container")
     desk.types("cancel", "orphan", "--now")
     wait(lambda: not containers(docker) and not processes(desk), "the end of everything")
