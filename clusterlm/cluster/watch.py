@@ -122,6 +122,8 @@ def watch_all(
     except KeyboardInterrupt:
         print("\nthe runs go on; look again: clusterlm status", file=out, flush=True)
         return INTERRUPTED
+    if not statuses:
+        print("no run is under way; those that have ended: clusterlm status", file=out, flush=True)
     return 0 if all(status.state is State.DONE for status in statuses) else 1
 
 

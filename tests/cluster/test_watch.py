@@ -112,6 +112,9 @@ def test_several_runs_are_watched_until_the_last_has_ended(tmp_path: Path) -> No
     assert watch_all(reader(tmp_path), None, out=out, clock=clock, sleep=sleep) == 0
     assert "old" not in out.getvalue()
     assert watch_all(reader(tmp_path), ["old"], out=Terminal(), clock=clock, sleep=sleep) == 1
+    nothing = io.StringIO()
+    assert watch_all(reader(tmp_path), None, out=nothing, clock=clock, sleep=sleep) == 0
+    assert nothing.getvalue().startswith("no run is under way")
 
 
 def test_runs_on_clusters_are_watched_beside_those_of_this_machine(tmp_path: Path) -> None:
