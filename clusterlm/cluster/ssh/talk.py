@@ -281,12 +281,10 @@ class _Talk:
         self._threads.append(thread)
 
     def _read(self, kind: str, read: Callable[[], bytes]) -> None:
-        try:
+        # closed under our hands, or what a library makes of a broken line: the end of it
+        with contextlib.suppress(Exception):
             while piece := read():
                 self._put(kind, piece)
-        except (OSError, ValueError):
-            # closed under our hands: the end of it
-            pass
         self._put(kind, b"")
 
     def _write(self, source: BinaryIO) -> None:

@@ -191,7 +191,7 @@ def test_a_real_line_brings_them(ssh: SshHome, backend: str, run: Path, tmp_path
 def test_a_real_line_that_breaks_is_gone_on_with(
     ssh: SshHome, backend: str, run: Path, tmp_path: Path
 ) -> None:
-    for number in range(20):
+    for number in range(60):
         (run / "logs" / f"more{number}.log").write_bytes(os.urandom(100_000))
     server = ssh.server("plain")
     said: list[str] = []
@@ -200,13 +200,13 @@ def test_a_real_line_that_breaks_is_gone_on_with(
         transport = ssh.connect(backend, ssh.alias("cut", server, port=proxy.port))
         assert transport.run(["true"]).is_ok
         out = tmp_path / "o"
-        proxy.cut_after(900_000)
+        proxy.cut_after(4_000_000)
         fetch._fetch_small(
             remote_of(transport), str(run), sizes_of(run), lambda path: out / path, said.append
         )
         assert any("going on with what is missing" in line for line in said)
-        # what had come whole did not come again
-        assert proxy.num_bytes < 1.4 * sum(sizes_of(run).values())
+        # what had come whole did not come again; all of it would be 1.66, on its way may be some MB
+        assert proxy.num_bytes < 1.5 * sum(sizes_of(run).values())
         transport.hang_up()
     assert files_of(out) == files_of(run)
 

@@ -211,6 +211,21 @@ def test_an_output_without_end_does_not_fill_the_memory(
         Flooded(True).run(["true"], timeout_s=60)
 
 
+def test_whatever_a_library_raises_at_a_broken_line_is_its_end() -> None:
+    class Broken(Flooded):
+        def _open(self, command: str) -> Any:
+            def broken() -> bytes:
+                raise RuntimeError("Key-exchange timed out")
+
+            session = Flood(b"")
+            session.read_out = session.read_err = broken  # type: ignore[method-assign]
+            return session
+
+    with pytest.raises(ConnectionLost, match="broke during"):
+        # no time limit: it would be waited for without end
+        Broken(True).pipe(["true"])
+
+
 def test_a_mark_without_end_is_not_waited_for() -> None:
     frame = Frame("mark" * 8)
     for piece in itertools.repeat(b"mark" * 8 + b"x" * 1000, 50):
