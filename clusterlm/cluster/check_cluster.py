@@ -131,8 +131,9 @@ def _tell_of_old_software(
     name: str, profile: Profile, transport: Transport, tell: Callable[[str], None]
 ) -> None:
     """How much of what older versions left there could go."""
+    from clusterlm.cluster.remote.answer_json import last_json
     from clusterlm.cluster.remote.cleaning import bytes_of
-    from clusterlm.cluster.remote.forward import Remote, last_json
+    from clusterlm.cluster.remote.forward import Remote
     from clusterlm.cluster.remote.snapshot import spoken_size
 
     remote = Remote(name, profile, transport, tell)

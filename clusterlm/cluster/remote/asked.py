@@ -76,7 +76,7 @@ def asked_since(folder: Path, since: float) -> set[str]:
                 found |= set(map(str, json.loads(note.read_text("utf-8"))))
         except FileNotFoundError:
             continue
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ClusterLMError(f"{note} is damaged; remove it when no submit runs") from error
     return found
 

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from clusterlm.cluster.job_question import JobAnswer, JobQuestion
 from clusterlm.cluster.log_text import readable_line
-from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.cluster.remote.answer_json import last_json
+from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.shipment import (
     Paths,
     Shipment,

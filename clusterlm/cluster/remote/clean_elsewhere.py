@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from clusterlm.cluster.log_text import readable_line
-from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.cluster.remote.answer_json import last_json
+from clusterlm.cluster.remote.forward import Remote
 from clusterlm.errors import ClusterLMError
 
 

@@ -105,8 +105,9 @@ def find_clutter(
                 _add(clutter, "leftovers", entry, half_done)
     # nobody goes on with these: they are out already
     for entry in _entries(folder / REMOVED, Clutter()):
-        path = Path(entry.path)
-        clutter.items.append(Item("leftovers", path, size_of(path), lambda: True))
+        if re.fullmatch("[0-9a-f]{32}", entry.name):
+            path = Path(entry.path)
+            clutter.items.append(Item("leftovers", path, size_of(path), lambda: True))
     return clutter
 
 
@@ -132,7 +133,12 @@ def _software(
 def _installation(one: Installation, now: float) -> Item:
     size = size_of(one.root)
     link, root = (one.path, one.root) if one.path != one.root else (one.path, None)
-    return Item("software", link, size, lambda: one.is_quiet(now), also=root)
+
+    def is_old() -> bool:
+        # code that was called since the look has stayed, and needs its packages
+        return one.is_quiet(now) and not one.is_stood_upon()
+
+    return Item("software", link, size, is_old, also=root)
 
 
 def _trees(

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from clusterlm.cluster.host import Completed
 from clusterlm.cluster.log_text import readable
+from clusterlm.cluster.remote.answer_json import last_json
 from clusterlm.cluster.remote.bootstrap import (
     Installed,
     bootstrap,
@@ -299,14 +300,3 @@ def persist(
             tell(f"{error}; trying again in {wait:.0f} s")
             sleep(wait)
             wait, is_first = min(2 * wait, 15.0), False
-
-
-def last_json(lines: Sequence[str]) -> Any:
-    """The answer of a command with --json: the last line that is an object or a list."""
-    for line in reversed(lines):
-        if line[:1] in ("{", "["):
-            try:
-                return json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-    return None

@@ -61,6 +61,17 @@ class Installation:
             times += [found.st_mtime, found.st_atime]
         return max(times, default=os.lstat(self.root).st_mtime)
 
+    @property
+    def stands_on(self) -> str | None:
+        """Name of the packages that code requires; None when it does not say."""
+        deps = (read_json(self.root / "install.json") or {}).get("deps")
+        return deps if isinstance(deps, str) else None
+
+    def is_stood_upon(self) -> bool:
+        """Some code that is there now may need these packages."""
+        codes = [one for one in find_installations(self.path.parent).found if one.is_code]
+        return not self.is_code and any(one.stands_on in (None, self.name) for one in codes)
+
     def is_quiet(self, now: float) -> bool:
         """Still the same, and nobody has used it of late."""
         try:
@@ -103,7 +114,7 @@ class Installations:
         ]
         yield from going
         staying = [one for one in codes if one not in going]
-        stands_on = {(read_json(one.root / "install.json") or {}).get("deps") for one in staying}
+        stands_on = {one.stands_on for one in staying}
         # of one that does not say what it stands upon nothing is taken away
         if None in stands_on:
             return

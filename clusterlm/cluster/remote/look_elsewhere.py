@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from clusterlm.cluster.remote import runs_elsewhere
-from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.cluster.remote.answer_json import last_json
+from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.errors import ClusterLMError, SshError

@@ -88,16 +88,21 @@ def _run_folders(folder: Path, further: Iterable[Path], blind: list[str]) -> Ite
         try:
             with os.scandir(runs_dir) as found:
                 # those that are being made (`.NAME.KEY.*`) too
-                names = sorted(e.name for e in found if e.is_dir() and e.name not in _OWN)
+                names = sorted(e.name for e in found if _may_be_run(e) and e.name not in _OWN)
         except FileNotFoundError:
             # its file system may not be mounted here
-            if was_used and runs_dir.parent != folder:
+            if (was_used and runs_dir.parent != folder) or runs_dir.is_symlink():
                 blind.append(f"{printable(str(runs_dir))}, where runs lay, is not there")
             continue
         except OSError as error:
             blind.append(f"{printable(str(runs_dir))} cannot be read ({error.strerror})")
             continue
         yield from (RunPaths(runs_dir / name) for name in names)
+
+
+def _may_be_run(entry: os.DirEntry[str]) -> bool:
+    # a link that leads nowhere: to a file system that is not mounted here
+    return entry.is_dir() or (entry.is_symlink() and not os.path.isfile(entry.path))
 
 
 def _runs_dirs(folder: Path, further: Iterable[Path], blind: list[str]) -> dict[Path, bool]:
@@ -139,10 +144,16 @@ def _keys_of(run: RunPaths) -> set[str]:
 
 
 def _texts(run: RunPaths) -> Iterator[Path]:
-    """Its own small files; logs, metrics and what training wrote name nothing of ours."""
-    for folder in (run.root, run.submitit):
-        if folder.is_dir():
-            yield from (path for path in sorted(folder.iterdir()) if path.suffix != ".jsonl")
+    """Its own small files; logs, metrics and what training wrote name nothing of ours.
+
+    Raises:
+        OSError: its folder cannot be read.
+    """
+    # not `is_dir`: from Python 3.14 on it is false of what may not be looked at, too
+    names = os.listdir(run.root)
+    inner = os.listdir(run.submitit) if run.submitit.name in names else []
+    files = [*(run.root / name for name in names), *(run.submitit / name for name in inner)]
+    yield from (path for path in sorted(files) if path.suffix != ".jsonl")
 
 
 def _content(file: Path) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from clusterlm.cluster.places import all_runs_dirs
 from clusterlm.cluster.run_status import RunStatus
 from clusterlm.errors import ClusterLMError, RunError
 from clusterlm.node.files import read_json, write_json
@@ -72,10 +73,11 @@ def forget(run: str) -> None:
 
 def find_elsewhere(run: str) -> Elsewhere | None:
     """Where a run lives, when it is not a run of this machine."""
-    if not _NAME.fullmatch(run) or (runs_dir() / run / "events.jsonl").exists():
+    # its own folders are looked up, in clusters.yaml too, only for a name that is known elsewhere
+    fields = read_json(folder() / f"{run}.json") if _NAME.fullmatch(run) else None
+    if fields is None or _is_here(f"{run}/events.jsonl"):
         return None
-    fields = read_json(folder() / f"{run}.json")
-    return _read(fields) if fields else None
+    return _read(fields)
 
 
 def all_elsewhere() -> list[Elsewhere]:
@@ -103,7 +105,7 @@ def adopt(run: str, cluster: str, status: dict[str, Any]) -> str:
     """
     if not _NAME.fullmatch(run):
         return f"{run!r} is no name of a run: left alone"
-    if (runs_dir() / run).exists():
+    if _is_here(run):
         return f"{run} on {cluster}: on this machine the name means a run of its own"
     known = find_elsewhere(run)
     if known is not None and known.cluster != cluster:
@@ -136,7 +138,7 @@ def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:
     Raises:
         RunError: a run of this machine, or of a cluster, has the name.
     """
-    if (runs_dir() / run).exists():
+    if _is_here(run):
         raise RunError(f"a run named {run} exists already on this machine\n  take another: --name")
     known = find_elsewhere(run)
     if known is None:
@@ -153,6 +155,11 @@ def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:
         f"  start another:  --name {_free_name(run)}\n"
         f"  go on with it:  clusterlm resume {run}"
     )
+
+
+def _is_here(path: str) -> bool:
+    """Whether it lies in a folder of runs of this machine, also in that of a cluster of its own."""
+    return any((place / path).exists() for place in all_runs_dirs())
 
 
 def _free_name(run: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from clusterlm.cluster.remote import runs_elsewhere
-from clusterlm.cluster.remote.forward import Remote, last_json
+from clusterlm.cluster.remote.answer_json import last_json
+from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.remote.shipment import (
     Arrived,

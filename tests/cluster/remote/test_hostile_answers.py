@@ -16,9 +16,11 @@ import pytest
 from clusterlm.cli.elsewhere import _lines
 from clusterlm.cluster.host import Completed
 from clusterlm.cluster.remote import bootstrap as boot
+from clusterlm.cluster.remote import runs_elsewhere
 from clusterlm.cluster.remote.fetch import MODEL, checkpoint, fetch
 from clusterlm.cluster.remote.follow_elsewhere import follow_elsewhere
 from clusterlm.cluster.remote.forward import Remote
+from clusterlm.cluster.remote.look_elsewhere import look_over
 from clusterlm.cluster.remote.objects import missing
 from clusterlm.cluster.remote.runs_elsewhere import job_ids_of
 from clusterlm.cluster.run_status import RunStatus
@@ -26,7 +28,7 @@ from clusterlm.cluster.ssh import talk
 from clusterlm.cluster.ssh.frames import Frame
 from clusterlm.cluster.ssh.transfer import fetch_file
 from clusterlm.cluster.table import plain_table
-from clusterlm.errors import ClusterLMError, ConnectionLost, SshRefused
+from clusterlm.errors import ClusterLMError, ConnectionLost, RunError, SshError, SshRefused
 from clusterlm.node.manifest import MANIFEST
 from tests.cluster.remote.conftest import profile_of
 
@@ -231,3 +233,34 @@ def test_a_mark_without_end_is_not_waited_for() -> None:
     for piece in itertools.repeat(b"mark" * 8 + b"x" * 1000, 50):
         frame.feed(piece)
     assert len(frame._held) < 2000
+
+
+@pytest.mark.parametrize("key", ["foo", "run", "evidence", "job_ids"])
+@pytest.mark.parametrize("depth", [100, 800])
+def test_an_answer_of_a_thousand_levels_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, depth: int
+) -> None:
+    monkeypatch.setenv("CLUSTERLM_RUNS_DIR", str(tmp_path))
+    rows = f'[{{"run": "a", "{key}": {"[" * depth}{"]" * depth}}}]'
+    with pytest.raises(SshError):
+        look_over("there", lambda name: remote_that_says(lambda argv: (rows, "")))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_no_cluster_takes_over_a_run_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CLUSTERLM_RUNS_DIR", raising=False)
+    monkeypatch.setenv("CLUSTERLM_CONFIG", str(tmp_path / "clusters.yaml"))
+    # one whose cluster is this machine's own, and has a folder of its own
+    (tmp_path / "clusters.yaml").write_text(f"clusters: {{here: {{folder: {tmp_path}/here}}}}\n")
+    (tmp_path / "clusters.yaml").chmod(0o600)
+    (tmp_path / "here" / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "here" / "runs" / "mine" / "events.jsonl").touch()
+    assert "a run of its own" in runs_elsewhere.adopt("mine", "big", {})
+    # nor is it hidden by what an older clusterlm has believed
+    runs_elsewhere.remember(runs_elsewhere.Elsewhere("mine", "big", "k", 0.0))
+    assert runs_elsewhere.find_elsewhere("mine") is None
+    with pytest.raises(RunError, match="on this machine"):
+        runs_elsewhere.refuse_taken("mine", "big", "")
