@@ -159,7 +159,8 @@ class Receiver(io.RawIOBase):
                     self._came(len(piece))
             if (yield _LINE) != whole.hexdigest().encode():
                 raise SshRefused(f"{target.name} arrived damaged; fetch it again")
-            aside.chmod(mode & 0o777)
+            # ours to read and write, whatever is told; nobody else's to write
+            aside.chmod(mode & 0o755 | 0o600)
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)

@@ -15,13 +15,16 @@ from clusterlm.cluster.remote.answer_json import last_json
 from clusterlm.cluster.remote.forward import Remote
 from clusterlm.cluster.remote.runs_elsewhere import Elsewhere
 from clusterlm.cluster.run_status import RunStatus
-from clusterlm.errors import ClusterLMError, SshError
+from clusterlm.errors import ClusterLMError, SshError, SshRefused
 from clusterlm.spec.units import spoken
 from clusterlm.supervise.causes import State
 
 ALL_WITHIN_S = 8.0
 ARRIVES_WITHIN_S = 600.0
 """So long after its beginning a submit may still be under way."""
+
+MOST_RUNS = 5000
+"""Of a cluster: a file is written for each."""
 
 Connect = Callable[[str], Remote]
 
@@ -73,6 +76,10 @@ def look_over(cluster: str, connect: Connect) -> tuple[list[RunStatus], list[str
     if look.rows is None:
         raise SshError(look.trouble)
     found, notes = [], []
+    if len(look.rows) > MOST_RUNS:
+        raise SshRefused(
+            f"{cluster} names {len(look.rows):,} runs; more than {MOST_RUNS:,} are not taken"
+        )
     for name, row in sorted(look.rows.items()):
         found.append(RunStatus.from_json(row))
         if trouble := runs_elsewhere.adopt(name, cluster, dict(row)):

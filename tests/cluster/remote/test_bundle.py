@@ -160,7 +160,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     out.mkdir()
     (out / "a").symlink_to(victim)
     with Receiver([("a", 2)], lambda path: out / path) as receiver:
-        receiver.write(framed(b"ab", mode="4755"))
+        receiver.write(framed(b"ab", mode="4777"))
     assert victim.read_text() == "mine"
     assert (out / "a").read_text() == "ab"
     assert not (out / "a").is_symlink()
