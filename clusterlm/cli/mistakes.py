@@ -7,19 +7,19 @@ question of a cluster, and this is what answers it there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from clusterlm.cli.typed import tell
+from clusterlm.cli.typed import files_of_submit, mistakes_in_data, tell
 from clusterlm.errors import ClusterLMError, Problem, SpecError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.job_question import JobAnswer, JobQuestion
     from clusterlm.spec.job import Job
-    from clusterlm.spec.load import LoadedJob, LookedAt
+    from clusterlm.spec.load import LookedAt
 
 
 def find_mistakes(asked: JobQuestion, path: Path) -> JobAnswer:
@@ -57,7 +57,7 @@ def find_mistakes(asked: JobQuestion, path: Path) -> JobAnswer:
     )
     if not problems and asked.needed is None and "model.name" not in asked.judged:
         warn_if_it_cannot_fit(loaded)
-    files = _files(loaded) if asked.renders and not (problems or said.trouble) else {}
+    files = files_of_submit(loaded) if asked.renders and not (problems or said.trouble) else {}
     return JobAnswer(
         problems=[(p.where, p.message, p.line) for p in problems],
         notes=list(looked.notes),
@@ -89,13 +89,7 @@ def verdict(job: Path, is_fit: bool) -> int:
 
 def look_at_data(looked: LookedAt) -> list[Problem]:
     """What the first records of the sources show."""
-    job = looked.job
-    if job.data is None or "data" in looked.mistaken:
-        return []
-    from clusterlm.data.looks.first_look import first_look
-
-    is_here = "image" not in looked.mistaken and (job.image is None or job.runtime == "none")
-    return first_look(job.data, in_image=not is_here)
+    return mistakes_in_data(looked.job, looked.mistaken)
 
 
 def lists_of_secrets(job: Job) -> dict[str, list[str]]:
@@ -109,7 +103,7 @@ class _Said:
     """Of the cluster."""
 
     problems: Sequence[Problem] = ()
-    lines: list[str] = ()  # type: ignore[assignment]
+    lines: list[str] = field(default_factory=list)
     is_fit: bool = True
     trouble: str = ""
 
@@ -122,16 +116,16 @@ def _ask_cluster(asked: JobQuestion, looked: LookedAt, heard: Sequence[Problem])
     job = looked.job
     is_known = "cluster" not in {*looked.mistaken, *map(key_of, heard)}
     if not asked.asks_cluster or (is_known and job.cluster == "local" and not job.image):
-        return _Said([], [])
+        return _Said()
     if not is_known:
-        return _Said([], [], trouble="which one is not known")
+        return _Said(trouble="which one is not known")
     try:
         found = [p for p in impossible(job, LocalHost()) if _is_sound(p, looked.mistaken)]
         if job.cluster == "local":
-            return _Said(found, [])
+            return _Said(found)
         return _look_closely(asked, looked, found, heard)
     except ClusterLMError as error:
-        return _Said([], [], trouble=str(error))
+        return _Said(trouble=str(error))
 
 
 def _look_closely(
@@ -179,12 +173,3 @@ def _with_origin(problem: Problem, asked: JobQuestion, looked: LookedAt) -> Prob
     name = looked.job.cluster
     origin = f"it comes from profile {name}: clusterlm clusters edit {name}"
     return Problem(problem.where, f"{problem.message}; {origin}", problem.line)
-
-
-def _files(loaded: LoadedJob) -> dict[str, str]:
-    from clusterlm.cluster.secret_values import hidden, hide_secrets
-    from clusterlm.cluster.submit import rendered
-
-    names = [name for listed in lists_of_secrets(loaded.job).values() for name in listed]
-    hide_secrets(names)
-    return {file: hidden(text) for file, text in rendered(loaded, loaded.job.name).items()}

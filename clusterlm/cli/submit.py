@@ -15,6 +15,7 @@ from clusterlm.cli.typed import (
     JobFile,
     Overrides,
     TypedIn,
+    files_of_submit,
     load,
     print_files,
     refuse_bad_data,
@@ -25,7 +26,6 @@ from clusterlm.errors import RunError
 
 if TYPE_CHECKING:
     from clusterlm.cluster.submit import Submission
-    from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
@@ -94,11 +94,7 @@ def submit(
     loaded = load(job, overrides, name, cluster)
     if dry_run:
         refuse_bad_data(loaded)
-        from clusterlm.cluster.secret_values import hide_secrets
-        from clusterlm.cluster.submit import rendered
-
-        hide_secrets(secret_names(loaded.job))
-        print_files(rendered(loaded, loaded.job.name))
+        print_files(files_of_submit(loaded))
         return
     submission = _submit(loaded, may_build=not no_build, key=key)
     _print_submission(submission, as_json)
@@ -178,11 +174,6 @@ def cancel(
         typer.echo(f"the data job stays: run {other} waits for the same data")
     go_on = "" if done.was_done else f"; go on with: clusterlm resume {run}"
     typer.echo(f"{run} {done.words}{go_on}")
-
-
-def secret_names(job: Job) -> list[str]:
-    """Of the run and of the build of its image."""
-    return [*job.secrets, *(job.image.build_secrets if job.image else [])]
 
 
 def take_secrets() -> None:

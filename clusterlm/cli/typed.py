@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clusterlm.errors import SpecError
+from clusterlm.errors import Problem, SpecError
 
 if TYPE_CHECKING:
+    from clusterlm.spec.job import Job
     from clusterlm.spec.load import LoadedJob
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The YAML file.")]
@@ -77,16 +78,30 @@ def refuse_bad_data(loaded: LoadedJob) -> None:
     Raises:
         SpecError: what is wrong with them.
     """
-    job = loaded.job
-    if job.data is None:
-        return
-    from clusterlm.data.looks.first_look import first_look
-
-    is_here = job.image is None or job.runtime == "none"
-    if problems := first_look(job.data, in_image=not is_here):
+    if problems := mistakes_in_data(loaded.job):
         from clusterlm.spec.load import refusal
 
         raise refusal(loaded, problems)
+
+
+def mistakes_in_data(job: Job, mistaken: Collection[str] = ()) -> list[Problem]:
+    """What the first records of a job's sources show; nothing rests on a mistaken section."""
+    if job.data is None or "data" in mistaken:
+        return []
+    from clusterlm.data.looks.first_look import first_look
+
+    is_here = "image" not in mistaken and (job.image is None or job.runtime == "none")
+    return first_look(job.data, in_image=not is_here)
+
+
+def files_of_submit(loaded: LoadedJob) -> dict[str, str]:
+    """What a submit of the job would write, by name, without the values of its secrets."""
+    from clusterlm.cluster.secret_values import hidden, hide_secrets
+    from clusterlm.cluster.submit import rendered
+
+    job = loaded.job
+    hide_secrets([*job.secrets, *(job.image.build_secrets if job.image else [])])
+    return {file: hidden(text) for file, text in rendered(loaded, job.name).items()}
 
 
 def print_files(files: Mapping[str, str]) -> None:

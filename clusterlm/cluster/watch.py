@@ -100,8 +100,7 @@ def watch_all(
     said_at = float("-inf")
 
     def glance() -> list[RunStatus]:
-        own = [] if names is not None and not names else reader.glance(names)
-        return [*own, *elsewhere()]
+        return [*reader.glance(names), *elsewhere()]
 
     over_before = {s.run for s in glance() if s.state.is_final} if names is None else set()
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clusterlm.node.files import read_json, write_json
 from clusterlm.node.heartbeat import BeatWatch
-from clusterlm.node.records import read_beats, read_exits, read_starts
+from clusterlm.node.records import NodeBeat, read_beats, read_exits, read_starts
 from clusterlm.paths import AttemptPaths
 from clusterlm.spec.recovery import Recovery
 from clusterlm.supervise.listener import Listener
@@ -41,7 +41,6 @@ class Attempt:
     _evaluated: object = None
     _usual_step_s: float | None = None
     _failed: float | None = None
-    _all_exited: float | None = None
 
     def __post_init__(self) -> None:
         self._beats = BeatWatch(range(len(self.nodes)), self.started)
@@ -71,9 +70,11 @@ class Attempt:
         exits = read_exits(self.paths.root)
         if self._failed is None and any(not e.ended_well for e in exits):
             self._failed = now
+        beats = {beat.node_rank: beat for beat in read_beats(self.paths.root)}
+        ages = self._beats.look(beats.values(), now)
         code = self.step.poll()
         if code is None:
-            code = self._code_of_nodes(now)
+            code = self._code_of_nodes(beats, ages)
         return AttemptView(
             exits=exits,
             expected_ranks=self.num_ranks,
@@ -81,7 +82,7 @@ class Attempt:
             step_tail=self._tail(TAIL_BYTES if code is None else WHOLE_BYTES),
             nodes=self.nodes if self.step.has_labels else (),
             stop_reason=self.stop_reason,
-            silent=self._silent(now),
+            silent=self._silent(beats, ages, now),
             started_s_ago=now - self.started,
             failed_s_ago=now - self._failed if self._failed is not None else 0.0,
             ranks_seen=len(read_starts(self.paths.root)),
@@ -113,13 +114,13 @@ class Attempt:
             self._usual_step_s = (now - self._step_seen[1]) / (step - self._step_seen[0])
         self._step_seen = (step, now)
 
-    def _silent(self, now: float) -> dict[str, float]:
+    def _silent(
+        self, beats: Mapping[int, NodeBeat], ages: Mapping[int, float], now: float
+    ) -> dict[str, float]:
         """Hosts silent for too long; one that has not begun yet gets the start-up time."""
-        beats = {beat.node_rank: beat for beat in read_beats(self.paths.root)}
-        ages = self._beats.look(beats.values(), now)
         # the network goes before the files: a cut node may still write to a shared folder, and a
         # file system that hangs silences every node at once
-        ages |= self.listener.silence(now) if self.listener else {}
+        ages = {**ages, **(self.listener.silence(now) if self.listener else {})}
         self._silence = {self.nodes[r]: age for r, age in ages.items() if r in beats}
         silent = {}
         for rank, age in ages.items():
@@ -129,19 +130,19 @@ class Attempt:
                 silent[self.nodes[rank]] = age
         return silent
 
-    def _code_of_nodes(self, now: float) -> int | None:
+    def _code_of_nodes(
+        self, beats: Mapping[int, NodeBeat], ages: Mapping[int, float]
+    ) -> int | None:
         """The exit code of a step that is over on every node, and whose client does not say so.
 
         In Slurm 26.05 srun ends when the controller was told so, however long that is away.
         """
-        beats = read_beats(self.paths.root)
-        if len(beats) < len(self.nodes) or any(beat.state != "exited" for beat in beats):
-            self._all_exited = None
+        all_exited = len(beats) >= len(self.nodes) and all(
+            beat.state == "exited" for beat in beats.values()
+        )
+        if not all_exited or min(ages.values()) < END_LAG_S:
             return None
-        self._all_exited = self._all_exited or now
-        if now - self._all_exited < END_LAG_S:
-            return None
-        return max(beat.exit_code or 0 for beat in beats)
+        return max(beat.exit_code or 0 for beat in beats.values())
 
     def _tail(self, num_bytes: int) -> str:
         try:

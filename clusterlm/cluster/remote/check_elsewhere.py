@@ -165,12 +165,10 @@ def _ask(remote: Remote, asked: JobQuestion, yaml: str, tell: Callable[[str], No
     words = ["check", yaml, "--question"]
     question = asked.model_dump_json().encode()
     done = remote.ask(words, stdin=question, timeout_s=ANSWER_TIMEOUT_S)
-    said = [readable_line(line) for line in done.err.splitlines()]
     if done.code:
-        text = "\n".join(said).removeprefix("clusterlm: ")
-        return JobAnswer(trouble=f"{remote.name}: {text or f'exit code {done.code}'}")
-    for line in said:
-        tell(line)
+        return JobAnswer(trouble=remote.refusal(done))
+    for line in done.err.splitlines():
+        tell(readable_line(line))
     try:
         # as JSON: in Python's own values a list would be no tuple
         return JobAnswer.model_validate_json(json.dumps(last_json(done.out.splitlines())))

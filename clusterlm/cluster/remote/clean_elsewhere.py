@@ -26,12 +26,10 @@ def clean_elsewhere(
     done = remote.persist(
         lambda: remote.live([*words, *(["--yes"] if remove else [])], held.append, outputs="apart")
     )
-    said = [readable_line(line) for line in done.err.splitlines() if line.strip()]
     if done.code:
-        text = "\n".join(said).removeprefix("clusterlm: ")
-        raise ClusterLMError(f"{remote.name}: {text or f'exit code {done.code}'}")
-    for line in said:
-        tell(line)
+        raise ClusterLMError(remote.refusal(done))
+    for line in filter(str.strip, done.err.splitlines()):
+        tell(readable_line(line))
     answer = last_json(held)
     if not isinstance(answer, dict):
         raise ClusterLMError(f"{remote.name}: what came back of the cleaning is no answer")

@@ -64,10 +64,6 @@ class Clutter:
     def of(self, kind: str) -> list[Item]:
         return [item for item in self.items if item.kind == kind]
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(item.num_bytes for item in self.items)
-
 
 def find_clutter(
     folder: Path,

@@ -252,11 +252,15 @@ class Remote:
         own = [folder, *marks, *folders, code_state, outputs]
         return ["sh", "-c", _RUN, "sh", *own, *words]
 
+    def refusal(self, done: Completed) -> str:
+        """Why a command there has failed, in its own words."""
+        words = [readable(line.encode()) for line in done.err.splitlines()]
+        text = "\n".join(words).removeprefix("clusterlm: ")
+        return f"{self.name}: {text or f'exit code {done.code}'}"
+
     def _answer(self, done: Completed) -> dict[str, Any]:
         if done.code:
-            words = [readable(line.encode()) for line in done.err.splitlines()]
-            text = "\n".join(words).removeprefix("clusterlm: ")
-            raise ClusterLMError(f"{self.name}: {text or f'exit code {done.code}'}")
+            raise ClusterLMError(self.refusal(done))
         answer = last_json(done.out.splitlines())
         if not isinstance(answer, dict):
             raise SshRefused(f"{self.name}: what came back is no answer: {done.out[:200]!r}")

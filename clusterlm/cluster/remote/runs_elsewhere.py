@@ -74,10 +74,8 @@ def forget(run: str) -> None:
 def find_elsewhere(run: str) -> Elsewhere | None:
     """Where a run lives, when it is not a run of this machine."""
     # its own folders are looked up, in clusters.yaml too, only for a name that is known elsewhere
-    fields = read_json(folder() / f"{run}.json") if _NAME.fullmatch(run) else None
-    if fields is None or _is_here(f"{run}/events.jsonl"):
-        return None
-    return _read(fields)
+    known = _known(run)
+    return None if known is None or _is_here(f"{run}/events.jsonl") else known
 
 
 def all_elsewhere() -> list[Elsewhere]:
@@ -107,7 +105,7 @@ def adopt(run: str, cluster: str, status: dict[str, Any]) -> str:
         return f"{run!r} is no name of a run: left alone"
     if _is_here(run):
         return f"{run} on {cluster}: on this machine the name means a run of its own"
-    known = find_elsewhere(run)
+    known = _known(run)
     if known is not None and known.cluster != cluster:
         return f"{run} on {cluster}: on this machine the name means the run on {known.cluster}"
     if known is None:
@@ -140,7 +138,7 @@ def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:
     """
     if _is_here(run):
         raise RunError(f"a run named {run} exists already on this machine\n  take another: --name")
-    known = find_elsewhere(run)
+    known = _known(run)
     if known is None:
         return None
     if not known.is_sent and known.cluster == cluster:
@@ -155,6 +153,11 @@ def refuse_taken(run: str, cluster: str, request: str) -> Elsewhere | None:
         f"  start another:  --name {_free_name(run)}\n"
         f"  go on with it:  clusterlm resume {run}"
     )
+
+
+def _known(run: str) -> Elsewhere | None:
+    fields = read_json(folder() / f"{run}.json") if _NAME.fullmatch(run) else None
+    return _read(fields) if fields else None
 
 
 def _is_here(path: str) -> bool:

@@ -39,10 +39,6 @@ class Swept:
     items: list[Item] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(item.num_bytes for item in self.items)
-
 
 def sweep(folder: Path, clutter: Clutter, *, asked_after: float) -> Swept:
     """Remove it.
