@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from clusterlm.cluster.remote.tree import CHUNK, is_inside
+from clusterlm.cluster.ssh.ssh_errors import why_refused
 from clusterlm.errors import ClusterLMError, SshRefused
 
 _HEADER = re.compile(rb"(-1|\d{1,15}) ([0-7]{1,4})")
@@ -162,6 +163,9 @@ class Receiver(io.RawIOBase):
             # ours to read and write, whatever is told; nobody else's to write
             aside.chmod(mode & 0o755 | 0o600)
             aside.replace(target)
+        except OSError as error:
+            why = why_refused(error.errno, error.strerror or str(error))
+            raise SshRefused(f"{target}: {why}") from error
         finally:
             aside.unlink(missing_ok=True)
 

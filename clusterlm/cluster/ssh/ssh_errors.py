@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import re
 import shutil
 import subprocess
@@ -238,3 +239,13 @@ def agent_keys() -> list[str]:
         if done.returncode == 0
         else []
     )
+
+
+def why_refused(number: int | None, text: str) -> str:
+    """Words of a system that takes no more, with what to do about a full disk."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{text}: make room, or take another folder; what has arrived stays, and the next try "
+            "goes on from there"
+        )
+    return text

@@ -9,7 +9,6 @@ compared before the file gets its name. Python 3.6 or newer does the work over t
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 
 from clusterlm.cluster.ssh import far_files
 from clusterlm.cluster.ssh.lines import last_lines
+from clusterlm.cluster.ssh.ssh_errors import why_refused
 from clusterlm.cluster.ssh.transport import Transport
 from clusterlm.errors import ConnectionLost, SshError, SshRefused
 
@@ -168,7 +168,9 @@ def fetch_file(
     try:
         _until_done(once, transport, tries, pause, has_answered)
     except OSError as error:
-        raise SshRefused(f"{local}: {_why(error.errno, error.strerror or str(error))}") from error
+        raise SshRefused(
+            f"{local}: {why_refused(error.errno, error.strerror or str(error))}"
+        ) from error
     progress(told["size"], told["size"])
     return Moved(told["size"], told["sha256"], got)
 
@@ -236,7 +238,7 @@ class _Far:
         answer = _last_json(done.err)
         where = self.where
         if "errno" in answer:
-            raise SshRefused(f"{where}: {_why(answer['errno'], str(answer.get('error')))}")
+            raise SshRefused(f"{where}: {why_refused(answer['errno'], str(answer.get('error')))}")
         if done.code != 0 or not answer and verb != "give":
             said = last_lines(done.err.encode())
             raise SshRefused(f"{where}: {self._python} there failed (exit {done.code}):\n{said}")
@@ -265,15 +267,6 @@ def _last_json(text: str) -> dict[str, Any]:
         if isinstance(answer, dict):
             return answer
     return {}
-
-
-def _why(number: int | None, text: str) -> str:
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{text}: make room, or take another folder; what has arrived stays, and the next try "
-            "goes on from there"
-        )
-    return text
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -151,6 +152,18 @@ def test_a_stream_of_lies_is_refused_and_writes_nothing_else(stream: bytes, tmp_
         receiver.write(stream)
     assert set(files_of(tmp_path)) <= {"out/a", "out/b/c"}
     assert set(files_of(tmp_path).values()) <= {b"ab", b"cd"}
+
+
+def test_a_full_disk_is_told_with_its_place_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("clusterlm.cluster.remote.bundle.os.open", full)
+    receiver = Receiver([("a", 2)], lambda path: tmp_path / path)
+    with pytest.raises(SshRefused, match=f"{tmp_path}/a: No space left on device: make room"):
+        receiver.write(framed(b"ab"))
 
 
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
